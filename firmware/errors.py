@@ -1,0 +1,49 @@
+"""What the user of the emulator got wrong: one family, each error one sentence.
+
+The sentence names the thing, the value, and what is allowed. A guest that is wrong gets a return code or an exception of
+its own architecture, never one of these; a mistake of ours is an assertion or an uncaught exception.
+"""
+
+from __future__ import annotations
+
+import difflib
+import errno
+from collections.abc import Iterable
+from typing import Final
+
+
+class UserError(Exception):
+    """Tell the user in one sentence what was wrong; the command line ends with 102."""
+
+    exit_code = 102
+
+
+class InputError(UserError):
+    """A file the user handed us cannot be used; the command line ends with 103."""
+
+    exit_code = 103
+
+
+class RegisterError(UserError):
+    """A firmware pseudo-register access was refused, with the errno KVM_GET_ONE_REG or KVM_SET_ONE_REG gives."""
+
+    def __init__(self, number: int, sentence: str) -> None:
+        super().__init__(f"{errno_name(number)}: {sentence}")
+        self.errno = number
+
+
+def errno_name(number: int) -> str:
+    """Spell an errno as the kernel does (22 -> "EINVAL")."""
+    return errno.errorcode[number]
+
+
+_SIMILAR: Final = 0.5
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
+    """Refuse a name nobody knows, with the nearest one that exists."""
+    names = sorted(known)
+    folded = {candidate.lower(): candidate for candidate in names}
+    near = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=_SIMILAR)
+    hint = f"; did you mean {folded[near[0]]}?" if near else f"; known: {', '.join(names[:12])}{', ...' if len(names) > 12 else ''}"
+    return UserError(f"unknown {kind} {name!r}{hint}")
