@@ -1,0 +1,224 @@
+"""`Firmware`: events in, replies out, registers, state. The only file that lists the services.
+
+1. A trap changes no table; only an accepted register write or `configure` builds new ones.
+2. `state()` is everything that `restore()` needs, and nothing that a `Config` already says.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+from dataclasses import dataclass
+from typing import Any, Final, assert_never
+
+from firmware import fwregs
+from firmware.abi import MASK32, PSCI_0_1, Version
+from firmware.entropy import Entropy
+from firmware.errors import RegisterError, UserError, unknown
+from firmware.host import Host
+from firmware.power import Power, PowerSnapshot
+from firmware.psci import PSCI
+from firmware.psci_0_1 import PSCI_0_1_IDS
+from firmware.pv_time import PV_TIME
+from firmware.smccc import SMCCC
+from firmware.table import Call, Config, Function, Live, Service, Tables, build, encode
+from firmware.trap import NOTHING, Access, Enter, EntryState, Event, MpState, Reply, Reset, Trap, Woken
+from firmware.trng import TRNG
+from firmware.vendor_hyp import VENDOR_HYP
+
+SERVICES: Final[tuple[Service, ...]] = (PSCI_0_1_IDS, PSCI, SMCCC, TRNG, PV_TIME, VENDOR_HYP)
+
+
+@dataclass(frozen=True, slots=True)
+class FirmwareState:
+    """What a call, an event or a register write may change.
+
+    version, psci_0_2, bitmaps  the registers' values
+    power                       power states and pending entries
+    entropy                     seed and position
+    clock_ns                    virtual time of the latest trap
+    has_run                     whether any vCPU has been entered
+    """
+
+    version: Version
+    psci_0_2: bool
+    bitmaps: tuple[tuple[str, int], ...]
+    power: PowerSnapshot
+    entropy: tuple[int, int]
+    clock_ns: int
+    has_run: bool
+
+
+class Firmware:
+    """The firmware of one virtual machine.
+
+    config  what the answers depend on
+    seed    of TRNG's entropy
+    """
+
+    def __init__(self, config: Config, seed: int = 0) -> None:
+        self.config = config
+        self.power = Power(config.mpidrs)
+        self.entropy = Entropy(seed)
+        self.has_run = False
+        self.clock_ns = 0
+        self.tables: Tables = build(config, SERVICES)
+
+    def configure(self, config: Config) -> None:
+        """Replace the configuration and build its tables."""
+        self.config = config
+        self.tables = build(config, SERVICES)
+
+    # ---- events
+
+    def handle(self, event: Event) -> Reply:
+        """Answer one event; the reply is all that happens."""
+        match event:
+            case Trap():
+                return self._trap(event)
+            case Enter():
+                self.has_run = True
+                return _entering(self.power.enter(event.vcpu))
+            case Access():
+                return _entering(self.power.access(event.vcpu))
+            case Woken():
+                return _entering(self.power.wake(event.vcpu))
+            case MpState():
+                self.power.set_mp_state(event.vcpu, event.state)
+                return NOTHING
+            case Reset():
+                self.power.reset()
+                return NOTHING
+            case _:
+                assert_never(event)
+
+    def _trap(self, trap: Trap) -> Reply:
+        self.clock_ns = trap.time_ns
+        found = self.tables.by_conduit[trap.conduit].find(trap.regs[0], trap.regs[1], trap.imm)
+        return self.answer(found, trap) if isinstance(found, Live) else found
+
+    def answer(self, live: Live, trap: Trap) -> Reply:
+        """Work out the reply to a call whose table entry is not a ready answer."""
+        self.clock_ns = trap.time_ns
+        _, x1, x2, x3 = trap.regs
+        args = (x1 & MASK32, x2 & MASK32, x3 & MASK32) if live.truncated else (x1, x2, x3)
+        result = live.handler(Call(live.function, self.config, self.power, self.entropy, trap.vcpu, args, trap.big_endian, trap.time_ns))
+        written_back = args if live.truncated and self.config.host.truncation_written_back else None
+        return encode(self.config.host, result, written_back)
+
+    # ---- registers
+
+    def get_one_reg(self, register_id: int) -> int:
+        """Return a firmware pseudo-register's 64-bit value; raise RegisterError with KVM's errno."""
+        return fwregs.find(self.config, register_id).get(self.config)
+
+    def set_one_reg(self, register_id: int, value: int) -> None:
+        """Write a firmware pseudo-register, VM-wide and in force at the next call; raise RegisterError with KVM's errno."""
+        if not 0 <= value < 1 << 64:
+            raise UserError(f"register value {value:#x} does not fit in 64 bits")
+        config = fwregs.find(self.config, register_id).set(self.config, value, self.has_run)
+        if config != self.config:
+            self.configure(config)
+
+    def reg_list(self, room: int | None = None) -> tuple[int, ...]:
+        """Return the firmware registers' IDs as KVM_GET_REG_LIST orders them; E2BIG if there is `room` for fewer."""
+        if not self.config.initialised:
+            raise RegisterError(errno.ENOEXEC, "the register list: the vCPU has not been initialised")
+        ids = tuple(register.id for register in fwregs.of_host(self.config))
+        if room is not None and room < len(ids):
+            raise RegisterError(errno.E2BIG, f"a list of {room} cannot hold the {len(ids)} firmware registers")
+        return ids
+
+    # ---- state
+
+    def state(self) -> FirmwareState:
+        return FirmwareState(
+            self.config.version,
+            self.config.psci_0_2,
+            self.config.bitmaps,
+            self.power.snapshot(),
+            (self.entropy.seed, self.entropy.position),
+            self.clock_ns,
+            self.has_run,
+        )
+
+    def restore(self, state: FirmwareState) -> None:
+        config = dataclasses.replace(self.config, version=state.version, psci_0_2=state.psci_0_2, bitmaps=state.bitmaps)
+        if config != self.config:
+            self.configure(config)
+        self.power.restore(state.power)
+        self.entropy = Entropy(*state.entropy)
+        self.clock_ns = state.clock_ns
+        self.has_run = state.has_run
+
+
+def _entering(entry: EntryState | None) -> Reply:
+    return NOTHING if entry is None else Reply(entry=entry)
+
+
+# ---- configurations
+
+
+def configuration(
+    host: Host,
+    mpidrs: tuple[int, ...] = (0,),
+    *,
+    psci: Version | None = None,
+    smccc: Version | None = None,
+    **columns: Any,
+) -> Config:
+    """Return the configuration of a fresh VM on a host.
+
+    psci   the version to offer: 0.1 by initialising without the PSCI_0_2 bit, any other by the version register
+    smccc  the SMCCC version, where the host has more than one
+    Raises UserError (RegisterError with EINVAL where the host has the register) for a version the host does not offer.
+    """
+    config = Config(
+        host=host,
+        mpidrs=mpidrs,
+        version=host.latest,
+        smccc=_smccc(host, smccc),
+        bitmaps=tuple(sorted(host.bitmap_resets.items())),
+        **columns,
+    )
+    if psci is None or psci == config.offered:
+        return config
+    if psci == PSCI_0_1 and host.offers_0_1:
+        return dataclasses.replace(config, psci_0_2=False)
+    if "PSCI_VERSION" not in host.registers:
+        raise UserError(f"host {host.name} has no version register: PSCI {host.latest} is all it offers, not {psci}")
+    return fwregs.BY_NAME["PSCI_VERSION"].set(config, psci.word, False)
+
+
+def _smccc(host: Host, smccc: Version | None) -> Version | None:
+    if smccc is None:
+        return host.smccc
+    if smccc not in host.smccc_versions:
+        offered = ", ".join(map(str, host.smccc_versions)) or "none"
+        raise UserError(f"host {host.name} does not offer SMCCC {smccc}; it offers: {offered}")
+    return smccc
+
+
+# ---- names
+
+
+def rows(config: Config) -> tuple[tuple[Service, Function], ...]:
+    """Return every row there is, served or not, with the service it belongs to."""
+    return tuple((service, function) for service in SERVICES for function in service.functions(config))
+
+
+def functions_by_id(config: Config) -> dict[int, Function]:
+    """Return the row of every function ID that has a name, whether the host serves it or not."""
+    return {fid: function for _, function in rows(config) for fid in function.fids}
+
+
+def function_names(config: Config) -> frozenset[str]:
+    return frozenset(function.name for _, function in rows(config))
+
+
+def check_function_name(config: Config, name: str) -> str:
+    """Return the name if there is such a function; raise UserError with the nearest."""
+    names = function_names(config)
+    if name not in names:
+        raise unknown("function", name, names)
+    return name

@@ -1,0 +1,129 @@
+"""A modelled host as one value: its columns are everything in which firmwares differ.
+
+1. Code reads columns; it never compares a host's name.
+2. Every column that departs from its predecessor's comes with a citation (`evolve`); `sources` keeps them.
+3. A rule that is not a value is a named function in a column; it stands beside the handler that asks it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+
+from firmware.abi import PowerState, Psci, Version
+from firmware.trap import Conduit
+
+if TYPE_CHECKING:
+    from firmware.table import Call, Mitigations, Result
+
+
+class Conduits(enum.Enum):
+    """Who decides which of HVC and SMC is served."""
+
+    PLATFORM = "the platform: the conduit its device tree names, the other is UNDEF"
+    BOTH = "the host: both are served alike"
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionIds:
+    """The four function IDs that PSCI 0.1 leaves to the platform (Linux bindings/arm/psci.yaml)."""
+
+    cpu_suspend: int
+    cpu_off: int
+    cpu_on: int
+    migrate: int
+
+
+@dataclass(frozen=True, slots=True)
+class Deviation:
+    """A discovery call of this host answers other than its own dispatch would make one expect."""
+
+    discovery: str
+    function: str
+    value: int
+    cite: str
+
+
+@dataclass(frozen=True, slots=True)
+class TrustedOs:
+    """A uniprocessor Trusted OS: MIGRATE_INFO_TYPE's answer (0 migratable, 1 not) and the vCPU it sits on."""
+
+    type: int
+    vcpu: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """A modelled hypervisor or firmware release."""
+
+    name: str
+    summary: str
+
+    # Versions.
+    latest: Version  # what a guest is offered unless the version register says otherwise
+    versions: tuple[Version, ...]  # what the version register takes beside 0.1; a single one where it is fixed
+    offers_0_1: bool  # whether a guest can be given PSCI 0.1 alone
+    smccc: Version | None  # what SMCCC_VERSION answers; None: no such call
+    smccc_versions: tuple[Version, ...]  # what `smccc` may be set to
+
+    # Registers, by name and in KVM_GET_REG_LIST's order; empty where the host is not KVM's kin.
+    registers: tuple[str, ...]
+    bitmap_resets: Mapping[str, int]
+
+    # Dispatch.
+    serves: frozenset[str]  # function names from 0.2 on
+    serves_0_1: frozenset[str]  # function names under the 0.1 IDs
+    ids_0_1: FunctionIds | None
+    ids_0_1_always: bool  # the 0.1 IDs are answered beside the standard ones
+    function_id_mask: int  # the bits of x0 that are looked up
+    query_mask: int  # the bits of x1 that PSCI_FEATURES and ARCH_FEATURES look up
+    unknown: Psci  # what an unknown function ID gets
+
+    # Conduits.
+    conduits: Conduits
+    default_conduit: Conduit
+    immediates: Mapping[Conduit, int] = field(default_factory=dict)  # x0 of a call with a nonzero immediate, alone
+
+    # Registers of a reply.
+    result_registers: int  # a return writes x0 to x(n-1), zero where it has no value
+    writes_unreturned: bool  # a call that never returns leaves its code in x0 all the same
+    truncates: frozenset[str]  # functions whose SMC32 form looks at the low 32 bits of its arguments
+    truncation_written_back: bool
+
+    # PSCI.
+    pending_seen_as: PowerState  # how calls see a vCPU between CPU_ON and its first instruction
+    inherits_endianness: bool  # whether a vCPU starts with its starter's SCTLR_EL1.EE
+    entry_rule: Callable[[Call, int], Psci | None]
+    affinity_rule: Callable[[Call, int, int], Result]
+    suspend_rule: Callable[[Call], Result]
+    extended_state_id: bool  # power_state's format (DEN 0022, CPU_SUSPEND)
+    trusted_os: TrustedOs | None
+    system_suspend_needs_capability: bool
+    system_suspend_needs_others_off: bool
+
+    # The other services.
+    workarounds_at_el2: bool  # HVC of ARCH_WORKAROUND_n is answered in front of the dispatcher, and nowhere else
+    workaround_answers: Mapping[str, Callable[[Mitigations], int]]  # ARCH_FEATURES(ARCH_WORKAROUND_n)
+    soc_id: tuple[int, int] | None  # SoC version and revision
+    trng_uuid: tuple[int, int, int, int]
+    trng_zero_bits: bool  # a request for no bits succeeds
+
+    # The device tree's psci node, newest string first.
+    node_compatible: Callable[[Version], tuple[str, ...]]
+
+    deviations: tuple[Deviation, ...] = ()
+    sources: Mapping[str, str] = field(default_factory=dict)
+
+    def evolve(self, *, cite: str, **changes: Any) -> Self:
+        """Return this host with some columns changed, each from the same source."""
+        sources = {**self.sources, **dict.fromkeys(changes, cite)}
+        return dataclasses.replace(self, sources=sources, **changes)
+
+    def deviation(self, discovery: str, function: str) -> int | None:
+        for entry in self.deviations:
+            if (entry.discovery, entry.function) == (discovery, function):
+                return entry.value
+        return None

@@ -1,0 +1,62 @@
+"""QEMU's own PSCI under TCG (target/arm/psci.c, arm-powerctl.c), machine `virt`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from firmware import psci
+from firmware.abi import MASK64, PSCI_1_1, PowerState
+from firmware.hosts.spec import SPEC
+
+QEMU_7: Final = (
+    SPEC.evolve(
+        name="qemu-7",
+        summary="QEMU 7.0 and later under TCG, machine virt",
+        cite="QEMU v7.2 target/arm/psci.c",
+    )
+    .evolve(
+        latest=PSCI_1_1,
+        versions=(PSCI_1_1,),
+        offers_0_1=False,
+        registers=(),
+        bitmap_resets={},
+        smccc=None,
+        smccc_versions=(),
+        cite="QEMU v7.2 target/arm/psci.c, arm_handle_psci_call: fixed version, no register, no SMCCC_VERSION",
+    )
+    .evolve(
+        serves=frozenset(
+            {
+                "PSCI_VERSION",
+                "CPU_SUSPEND",
+                "CPU_OFF",
+                "CPU_ON",
+                "AFFINITY_INFO",
+                "MIGRATE_INFO_TYPE",
+                "SYSTEM_OFF",
+                "SYSTEM_RESET",
+                "PSCI_FEATURES",
+            }
+        ),
+        serves_0_1=frozenset({"CPU_SUSPEND", "CPU_OFF", "CPU_ON"}),
+        ids_0_1_always=True,
+        cite="QEMU v7.2 target/arm/psci.c, arm_handle_psci_call, the switch over param[0]",
+    )
+    .evolve(
+        function_id_mask=MASK64,
+        query_mask=MASK64,
+        truncates=frozenset(),
+        cite="QEMU v7.2 target/arm/psci.c, arm_handle_psci_call: param[] holds whole X registers",
+    )
+    .evolve(
+        # PSCI_ON_PENDING is compared but never assigned: until the target's own thread runs, it is OFF and can be started again.
+        # Observed on QEMU 7.2, multi- and single-threaded, undocumented: AFFINITY_INFO 1 and a second CPU_ON 0.
+        pending_seen_as=PowerState.OFF,
+        inherits_endianness=False,
+        entry_rule=psci.entry_aligned,
+        affinity_rule=psci.only_affinity_level_0,
+        suspend_rule=psci.suspend_is_wfi_without_levels,
+        soc_id=None,
+        cite="QEMU v7.2 target/arm/psci.c and arm-powerctl.c, arm_set_cpu_on",
+    )
+)

@@ -1,0 +1,367 @@
+"""PSCI 0.2 to 1.3 (DEN 0022): rules in which hosts differ, handlers, and below them the rows.
+
+Handlers refuse first, in the order of TF-A's lib/psci (the reference implementation): the target, the entry point, the
+state. What a host does otherwise is a rule in one of its columns; the rules stand here, beside the handler that asks them.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from firmware.abi import (
+    AFFINITY_MASK,
+    ENTRY_PSTATE,
+    HIGHEST_AFFINITY_LEVEL,
+    MASK32,
+    PSCI_0_1,
+    PSCI_0_2,
+    PSCI_1_0,
+    PSCI_1_1,
+    PSCI_1_3,
+    PowerState,
+    Psci,
+)
+from firmware.table import Call, Config, Constant, Function, Query, Result, Service, discovered, returns
+from firmware.trap import (
+    RESET_FLAG_PSCI_RESET2,
+    SHUTDOWN_FLAG_PSCI_OFF2,
+    EntryState,
+    Resume,
+    SystemEvent,
+    SystemEventType,
+)
+
+# DEN 0022, CPU_SUSPEND, power_state: bits that should be zero and the StateType bit, in the two formats.
+_ORIGINAL_SBZ: Final = 0xFCFE_0000
+_ORIGINAL_POWERDOWN: Final = 0x0001_0000
+_EXTENDED_SBZ: Final = 0xB000_0000
+_EXTENDED_POWERDOWN: Final = 0x4000_0000
+
+# PSCI_FEATURES(CPU_SUSPEND) bit 1: extended StateID format.
+_FEATURE_EXTENDED_STATE_ID: Final = 0x2
+# PSCI_FEATURES(SYSTEM_OFF2) bit 0: HIBERNATE_OFF.
+_FEATURE_HIBERNATE_OFF: Final = 0x1
+
+_SYSTEM_WARM_RESET: Final = 0
+_VENDOR_RESET_TYPES: Final = 0x8000_0000
+# 1 is HIBERNATE_OFF; 0 is its alias from the drafts of 1.3 (Linux arch/arm64/kvm/psci.c).
+_HIBERNATE_OFF_TYPES: Final = (0, 1)
+
+_MIGRATION_NOT_REQUIRED: Final = 2
+
+
+# ---- rules that hosts choose from
+
+
+def entry_unchecked(_call: Call, _entry_point_address: int) -> Psci | None:
+    """Accept any entry point, as KVM does."""
+    return None
+
+
+def entry_in_ram(call: Call, entry_point_address: int) -> Psci | None:
+    """Refuse an entry point that is misaligned or outside RAM (DEN 0022, INVALID_ADDRESS; TF-A psci_validate_entry_point)."""
+    base, size_bytes = call.config.ram
+    if entry_point_address % 4 or not base <= entry_point_address < base + size_bytes:
+        # INVALID_ADDRESS is new in 1.0; before, the same condition is INVALID_PARAMETERS.
+        return Psci.INVALID_ADDRESS if call.config.offered >= PSCI_1_0 else Psci.INVALID_PARAMETERS
+    return None
+
+
+def entry_aligned(_call: Call, entry_point_address: int) -> Psci | None:
+    """Refuse a misaligned entry point (QEMU target/arm/arm-powerctl.c, arm_set_cpu_on)."""
+    return Psci.INVALID_PARAMETERS if entry_point_address % 4 else None
+
+
+def every_affinity_level(call: Call, target_affinity: int, lowest_affinity_level: int) -> Result:
+    """Judge all vCPUs of the affinity instance: ON if any is on, else ON_PENDING if any is pending, else OFF."""
+    if lowest_affinity_level > HIGHEST_AFFINITY_LEVEL or target_affinity & ~AFFINITY_MASK:
+        return returns(Psci.INVALID_PARAMETERS)
+    states = {_visible_state(call, vcpu) for vcpu in call.power.matching(target_affinity, lowest_affinity_level)}
+    if not states:
+        return returns(Psci.INVALID_PARAMETERS)
+    for state in (PowerState.ON, PowerState.ON_PENDING):
+        if state in states:
+            return returns(state)
+    return returns(PowerState.OFF)
+
+
+def only_affinity_level_0(call: Call, target_affinity: int, lowest_affinity_level: int) -> Result:
+    """Know single CPUs; everything above is always on (QEMU target/arm/psci.c)."""
+    if lowest_affinity_level:
+        return returns(PowerState.ON)
+    return every_affinity_level(call, target_affinity, 0)
+
+
+def suspend_is_wfi(call: Call) -> Result:
+    """Wait for an event and return; power_state, entry point and context are not looked at (KVM)."""
+    call.power.suspend(call.vcpu, None)
+    return Result((Psci.SUCCESS,), Resume.WAIT)
+
+
+def suspend_is_wfi_without_levels(call: Call) -> Result:
+    """Wait for an event; refuse any power_state but a StateID (QEMU target/arm/psci.c: no affinity levels, no powerdown)."""
+    if call.args[0] & 0xFFFE_0000:
+        return returns(Psci.INVALID_PARAMETERS)
+    return suspend_is_wfi(call)
+
+
+def suspend_as_asked(call: Call) -> Result:
+    """Suspend as power_state asks: standby returns, powerdown comes back at the entry point."""
+    power_state, entry_point_address, context_id = call.args
+    sbz, powerdown = (_EXTENDED_SBZ, _EXTENDED_POWERDOWN) if call.host.extended_state_id else (_ORIGINAL_SBZ, _ORIGINAL_POWERDOWN)
+    if power_state & (sbz | ~MASK32):
+        return returns(Psci.INVALID_PARAMETERS)
+    if not power_state & powerdown:
+        return suspend_is_wfi(call)
+    refusal = call.host.entry_rule(call, entry_point_address)
+    if refusal is not None:
+        return returns(refusal)
+    call.power.suspend(call.vcpu, _entry(call, entry_point_address, context_id))
+    return Result(None, Resume.WAIT)
+
+
+# ---- what handlers share
+
+
+def _visible_state(call: Call, vcpu: int) -> PowerState:
+    state = call.power.states[vcpu]
+    if state is PowerState.ON_PENDING:
+        return call.host.pending_seen_as
+    return PowerState.ON if state is PowerState.SUSPENDED else state
+
+
+def _entry(call: Call, entry_point_address: int, context_id: int) -> EntryState:
+    return EntryState(entry_point_address, context_id, ENTRY_PSTATE, call.big_endian and call.host.inherits_endianness)
+
+
+def _leave(call: Call, event: SystemEventType, flags: int = 0, *, padded: bool = True) -> Result:
+    call.power.stop_all()
+    # INTERNAL_FAILURE is what a guest finds in x0 if the VMM lets it run on all the same.
+    return Result((Psci.INTERNAL_FAILURE,), Resume.EXIT, (SystemEvent(event, flags),), padded)
+
+
+# ---- handlers
+
+
+def psci_version(config: Config) -> Result:
+    """Return the offered version (DEN 0022, PSCI_VERSION).
+
+    Presence: mandatory from 0.2. Convention: SMC32.
+    Returns major in bits 30:16, minor in bits 15:0.
+    """
+    return returns(config.version.word)
+
+
+def cpu_suspend(call: Call) -> Result:
+    """Suspend the caller (DEN 0022, CPU_SUSPEND).
+
+    Presence: mandatory from 0.2. Convention: SMC32 and SMC64.
+    x1  power_state          32 bits, original or extended StateID format
+    x2  entry_point_address  where a powerdown state resumes; ignored for standby
+    x3  context_id           what x0 then holds
+    Returns SUCCESS after standby; INVALID_PARAMETERS for a power_state the host refuses, INVALID_ADDRESS for a bad entry.
+    """
+    return call.host.suspend_rule(call)
+
+
+def cpu_suspend_features(config: Config, _vcpu: int) -> int:
+    return _FEATURE_EXTENDED_STATE_ID if config.host.extended_state_id else 0
+
+
+def cpu_off(call: Call) -> Result:
+    """Power down the caller; it does not return (DEN 0022, CPU_OFF).
+
+    Presence: mandatory from 0.2. Convention: SMC32.
+    Returns DENIED, and only then returns, when the Trusted OS sits on this CPU.
+    """
+    trusted_os = call.host.trusted_os
+    if trusted_os is not None and trusted_os.vcpu == call.vcpu:
+        return returns(Psci.DENIED)
+    call.power.stop(call.vcpu)
+    return Result((Psci.SUCCESS,), Resume.NEVER)
+
+
+def cpu_on(call: Call) -> Result:
+    """Start another CPU (DEN 0022, CPU_ON).
+
+    Presence: mandatory from 0.2; in 0.1 under a platform's ID. Convention: SMC32 and SMC64.
+    x1  target_cpu           MPIDR affinity fields, all other bits zero
+    x2  entry_point_address  where it starts, with the MMU off and the caller's endianness
+    x3  context_id           what its x0 then holds
+    Returns SUCCESS, INVALID_PARAMETERS for no such CPU, INVALID_ADDRESS for a bad entry, ALREADY_ON, or ON_PENDING; below
+    0.2, which has neither of the last two, INVALID_PARAMETERS.
+    """
+    target_cpu, entry_point_address, context_id = call.args
+    vcpu = call.power.find(target_cpu)
+    if vcpu is None:
+        return returns(Psci.INVALID_PARAMETERS)
+    refusal = call.host.entry_rule(call, entry_point_address)
+    if refusal is not None:
+        return returns(refusal)
+    state = _visible_state(call, vcpu)
+    if state is not PowerState.OFF:
+        if call.config.offered == PSCI_0_1:
+            return returns(Psci.INVALID_PARAMETERS)
+        return returns(Psci.ON_PENDING if state is PowerState.ON_PENDING else Psci.ALREADY_ON)
+    return returns(Psci.SUCCESS, call.power.start(vcpu, _entry(call, entry_point_address, context_id)))
+
+
+def affinity_info(call: Call) -> Result:
+    """Report whether an affinity instance is on (DEN 0022, AFFINITY_INFO).
+
+    Presence: mandatory from 0.2. Convention: SMC32 and SMC64.
+    x1  target_affinity        MPIDR affinity fields, all other bits zero
+    x2  lowest_affinity_level  0 to 3; fields below it are ignored
+    Returns 0 (ON), 1 (OFF), 2 (ON_PENDING), or INVALID_PARAMETERS when no vCPU matches.
+    """
+    target_affinity, lowest_affinity_level, _ = call.args
+    return call.host.affinity_rule(call, target_affinity, lowest_affinity_level)
+
+
+def migrate(call: Call) -> Result:
+    """Move the Trusted OS to another CPU (DEN 0022, MIGRATE).
+
+    Presence: optional from 0.2; only with a uniprocessor Trusted OS. Convention: SMC32 and SMC64.
+    x1  target_cpu  MPIDR affinity fields
+    Returns INVALID_PARAMETERS for no such CPU, DENIED if the Trusted OS cannot migrate, NOT_PRESENT if it is not on the calling
+    CPU (the order is TF-A's psci_migrate). The move itself is the Trusted OS's: ours declines with INTERNAL_FAILURE.
+    """
+    trusted_os = call.host.trusted_os
+    assert trusted_os is not None
+    if call.power.find(call.args[0]) is None:
+        return returns(Psci.INVALID_PARAMETERS)
+    if trusted_os.type:
+        return returns(Psci.DENIED)
+    if trusted_os.vcpu != call.vcpu:
+        return returns(Psci.NOT_PRESENT)
+    return returns(Psci.INTERNAL_FAILURE)
+
+
+def has_trusted_os(config: Config) -> bool:
+    return config.host.trusted_os is not None
+
+
+def migrate_info_type(config: Config) -> Result:
+    """Say what Trusted OS there is (DEN 0022, MIGRATE_INFO_TYPE).
+
+    Presence: optional from 0.2. Convention: SMC32.
+    Returns 0 (uniprocessor, migratable), 1 (uniprocessor, not migratable), 2 (none, or one that needs no migration).
+    """
+    trusted_os = config.host.trusted_os
+    return returns(_MIGRATION_NOT_REQUIRED if trusted_os is None else trusted_os.type)
+
+
+def migrate_info_up_cpu(config: Config) -> Result:
+    """Say on which CPU the Trusted OS sits (DEN 0022, MIGRATE_INFO_UP_CPU).
+
+    Presence: optional from 0.2; only with a uniprocessor Trusted OS. Convention: SMC32 and SMC64.
+    Returns its MPIDR affinity fields.
+    """
+    trusted_os = config.host.trusted_os
+    assert trusted_os is not None
+    return returns(config.mpidrs[trusted_os.vcpu])
+
+
+def system_off(call: Call) -> Result:
+    """Switch the system off; does not return (DEN 0022, SYSTEM_OFF).
+
+    Presence: mandatory from 0.2. Convention: SMC32.
+    """
+    return _leave(call, SystemEventType.SHUTDOWN)
+
+
+def system_reset(call: Call) -> Result:
+    """Reset the system; does not return (DEN 0022, SYSTEM_RESET).
+
+    Presence: mandatory from 0.2. Convention: SMC32.
+    """
+    return _leave(call, SystemEventType.RESET)
+
+
+def system_suspend(call: Call) -> Result:
+    """Suspend the system to RAM (DEN 0022, SYSTEM_SUSPEND).
+
+    Presence: optional from 1.0. Convention: SMC32 and SMC64.
+    x1  entry_point_address  where the caller resumes
+    x2  context_id           what its x0 then holds
+    Returns DENIED unless all other CPUs are OFF, INVALID_ADDRESS for a bad entry; both only where the host checks. Otherwise
+    it leaves to the VMM, registers as they are: x1 and x2 tell it where the caller resumes.
+    """
+    if call.host.system_suspend_needs_others_off and not call.power.others_off(call.vcpu):
+        return returns(Psci.DENIED)
+    refusal = call.host.entry_rule(call, call.args[0])
+    if refusal is not None:
+        return returns(refusal)
+    return Result(None, Resume.EXIT, (SystemEvent(SystemEventType.SUSPEND),))
+
+
+def system_suspend_present(config: Config) -> bool:
+    return not config.host.system_suspend_needs_capability or "system-suspend" in config.capabilities
+
+
+def system_reset2(call: Call) -> Result:
+    """Reset the system in a given way; does not return (DEN 0022, SYSTEM_RESET2).
+
+    Presence: optional from 1.1. Convention: SMC32 and SMC64.
+    x1  reset_type  32 bits: 0 SYSTEM_WARM_RESET, bit 31 set vendor-defined, all else reserved
+    x2  cookie      passed on with a vendor-defined reset_type
+    Returns INVALID_PARAMETERS for a reserved reset_type.
+    """
+    reset_type = call.args[0] & MASK32
+    if reset_type != _SYSTEM_WARM_RESET and reset_type < _VENDOR_RESET_TYPES:
+        return returns(Psci.INVALID_PARAMETERS)
+    # x1 to x3 stay as they are, for the VMM to read (Linux arch/arm64/kvm/psci.c, kvm_psci_system_reset2).
+    return _leave(call, SystemEventType.RESET, RESET_FLAG_PSCI_RESET2, padded=False)
+
+
+def system_off2(call: Call) -> Result:
+    """Switch the system off in a given way; does not return (DEN 0022, SYSTEM_OFF2).
+
+    Presence: optional from 1.3. Convention: SMC32 and SMC64.
+    x1  off_type  32 bits: 1 HIBERNATE_OFF, 0 its alias
+    x2  cookie    must be 0
+    Returns INVALID_PARAMETERS for anything else.
+    """
+    off_type, cookie, _ = call.args
+    if off_type & MASK32 not in _HIBERNATE_OFF_TYPES or cookie:
+        return returns(Psci.INVALID_PARAMETERS)
+    return _leave(call, SystemEventType.SHUTDOWN, SHUTDOWN_FLAG_PSCI_OFF2)
+
+
+def system_off2_features(_config: Config, _vcpu: int) -> int:
+    return _FEATURE_HIBERNATE_OFF
+
+
+# ---- the rows
+#
+# PSCI_FEATURES: presence mandatory from 1.0, SMC32. x1 psci_func_id. Returns NOT_SUPPORTED, or the function's feature flags.
+
+# fmt: off
+ROWS: Final = (
+    #        name                   fid32        fid64        since     answer
+    Function("PSCI_VERSION",        0x8400_0000, None,        PSCI_0_2, Constant(psci_version), result="version"),
+    Function("CPU_SUSPEND",         0x8400_0001, 0xC400_0001, PSCI_0_2, cpu_suspend,
+             ("power_state", "entry_point_address", "context_id"), features=cpu_suspend_features),
+    Function("CPU_OFF",             0x8400_0002, None,        PSCI_0_2, cpu_off),
+    Function("CPU_ON",              0x8400_0003, 0xC400_0003, PSCI_0_2, cpu_on,
+             ("target_cpu", "entry_point_address", "context_id")),
+    Function("AFFINITY_INFO",       0x8400_0004, 0xC400_0004, PSCI_0_2, affinity_info,
+             ("target_affinity", "lowest_affinity_level"), result="affinity"),
+    Function("MIGRATE",             0x8400_0005, 0xC400_0005, PSCI_0_2, migrate, ("target_cpu",),
+             present=has_trusted_os),
+    Function("MIGRATE_INFO_TYPE",   0x8400_0006, None,        PSCI_0_2, Constant(migrate_info_type), result="migrate"),
+    Function("MIGRATE_INFO_UP_CPU", 0x8400_0007, 0xC400_0007, PSCI_0_2, Constant(migrate_info_up_cpu),
+             present=has_trusted_os, result="word"),
+    Function("SYSTEM_OFF",          0x8400_0008, None,        PSCI_0_2, system_off),
+    Function("SYSTEM_RESET",        0x8400_0009, None,        PSCI_0_2, system_reset),
+    Function("PSCI_FEATURES",       0x8400_000A, None,        PSCI_1_0, Query(discovered("PSCI_FEATURES")),
+             ("psci_func_id",), result="features"),
+    Function("SYSTEM_SUSPEND",      0x8400_000E, 0xC400_000E, PSCI_1_0, system_suspend,
+             ("entry_point_address", "context_id"), present=system_suspend_present),
+    Function("SYSTEM_RESET2",       0x8400_0012, 0xC400_0012, PSCI_1_1, system_reset2, ("reset_type", "cookie")),
+    Function("SYSTEM_OFF2",         0x8400_0015, 0xC400_0015, PSCI_1_3, system_off2, ("off_type", "cookie"),
+             features=system_off2_features),
+)
+# fmt: on
+
+PSCI: Final = Service("PSCI", ("PSCI_FEATURES",), lambda config: config.offered, lambda _config: ROWS)

@@ -1,0 +1,99 @@
+"""The Arm Architecture service (DEN 0028): discovery, the Spectre workarounds, SOC_ID."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from firmware.abi import MASK32, SMCCC_1_1, SMCCC_1_2, Smccc
+from firmware.table import Call, Config, Constant, Discovery, Function, Handler, Mitigations, Query, Result, Service, discovered, returns
+
+# ---- rules that hosts choose from: ARCH_FEATURES(ARCH_WORKAROUND_n) by the state of the host's CPU
+
+
+def spectre_v2_or_unaffected(mitigations: Mitigations) -> int:
+    """Workaround 1: 0 where it is needed, 1 where this PE is unaffected, -1 where there is none."""
+    return _needed_or_unaffected(mitigations.spectre_v2)
+
+
+def spectre_bhb_or_unaffected(mitigations: Mitigations) -> int:
+    """Workaround 3: as workaround 1."""
+    return _needed_or_unaffected(mitigations.spectre_bhb)
+
+
+def spectre_v4_not_required(mitigations: Mitigations) -> int:
+    """Workaround 2: -2 where nothing is left for the guest to do, else -1; never 0, since there is no dynamic control."""
+    if mitigations.spectre_v4 == "unaffected" or (mitigations.spectre_v4 == "mitigated" and not mitigations.ssbs):
+        return Smccc.NOT_REQUIRED
+    return Smccc.NOT_SUPPORTED
+
+
+def _needed_or_unaffected(state: str) -> int:
+    return {"mitigated": 0, "unaffected": 1, "vulnerable": Smccc.NOT_SUPPORTED}[state]
+
+
+# ---- answers
+
+
+def smccc_version(config: Config) -> Result:
+    """Return the SMCCC version (DEN 0028, SMCCC_VERSION).
+
+    Presence: mandatory from 1.1, optional in 1.0. Convention: SMC32.
+    Returns major in bits 30:16, minor in bits 15:0.
+    """
+    assert config.smccc is not None
+    return returns(config.smccc.word)
+
+
+def workaround(call: Call) -> Result:
+    """Run a Spectre workaround (DEN 0028, SMCCC_ARCH_WORKAROUND_1 to 3).
+
+    Presence: as ARCH_FEATURES says. Convention: SMC32.
+    x1  enable  WORKAROUND_2 only: 0 off, 1 on
+    Returns nothing, no register is written (TF-A services/arm_arch_svc, SMC_RET0); NOT_SUPPORTED where ARCH_FEATURES says so.
+    """
+    if _workaround_features(call.function.name)(call.config, call.vcpu) == Smccc.NOT_SUPPORTED:
+        return returns(Smccc.NOT_SUPPORTED)
+    return Result(())
+
+
+def _workaround_features(name: str) -> Callable[[Config, int], int]:
+    return lambda config, vcpu: config.host.workaround_answers[name](config.mitigation(vcpu))
+
+
+def soc_id(config: Config, _discovery: Discovery) -> Mapping[int, Result | Handler]:
+    """Identify the SoC (DEN 0028, SMCCC_ARCH_SOC_ID).
+
+    Presence: optional from 1.2. Convention: SMC32.
+    x1  SoC_ID_type  0 SoC version (JEP-106 code in bits 30:16, part in 15:0), 1 SoC revision
+    Returns the value, or INVALID_PARAMETER for another type.
+    """
+    assert config.host.soc_id is not None
+    version, revision = config.host.soc_id
+    return {0: returns(version), 1: returns(revision)}
+
+
+# ---- the rows
+#
+# SMCCC_ARCH_FEATURES: presence mandatory from 1.1, SMC32. x1 arch_func_id. Returns NOT_SUPPORTED, or what the function says.
+
+_BOTH: Final = ("PSCI_FEATURES", "SMCCC_ARCH_FEATURES")
+
+# fmt: off
+ROWS: Final = (
+    #        name                       fid32        fid64  since      answer
+    Function("SMCCC_VERSION",           0x8000_0000, None,  SMCCC_1_1, Constant(smccc_version), discovered_by=_BOTH, result="version"),
+    Function("SMCCC_ARCH_FEATURES",     0x8000_0001, None,  SMCCC_1_1, Query(discovered("SMCCC_ARCH_FEATURES")),
+             ("arch_func_id",), result="features"),
+    Function("SMCCC_ARCH_SOC_ID",       0x8000_0002, None,  SMCCC_1_2, Query(soc_id, Smccc.INVALID_PARAMETER, MASK32),
+             ("SoC_ID_type",), present=lambda config: config.host.soc_id is not None, result="word"),
+    Function("SMCCC_ARCH_WORKAROUND_3", 0x8000_3FFF, None,  SMCCC_1_1, workaround,
+             features=_workaround_features("SMCCC_ARCH_WORKAROUND_3"), result="none"),
+    Function("SMCCC_ARCH_WORKAROUND_2", 0x8000_7FFF, None,  SMCCC_1_1, workaround, ("enable",),
+             features=_workaround_features("SMCCC_ARCH_WORKAROUND_2"), result="none"),
+    Function("SMCCC_ARCH_WORKAROUND_1", 0x8000_8000, None,  SMCCC_1_1, workaround,
+             features=_workaround_features("SMCCC_ARCH_WORKAROUND_1"), result="none"),
+)
+# fmt: on
+
+SMCCC: Final = Service("Arm Architecture", ("SMCCC_ARCH_FEATURES",), lambda config: config.smccc, lambda _config: ROWS)

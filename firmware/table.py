@@ -1,0 +1,371 @@
+"""The precomputed dispatch table: one row per function, one answer per function ID.
+
+1. Discovery and dispatch read the same row; nothing keeps a second list.
+2. An answer that depends on `Config` alone is materialised here; a handler is for what changes something or reads what changes.
+3. A call never changes a table. Whatever replaces the `Config` builds new ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from firmware.abi import FAST_CALL, MASK32, MASK64, PSCI_0_1, SMCCC_1_3, SVE_HINT, Psci, Version
+from firmware.host import Conduits, Host
+from firmware.trap import Conduit, Effect, Reply, Resume
+
+if TYPE_CHECKING:
+    from firmware.entropy import Entropy
+    from firmware.power import Power
+
+SPECTRE_STATES: Final = ("unaffected", "mitigated", "vulnerable")
+
+
+@dataclass(frozen=True, slots=True)
+class Mitigations:
+    """What the host's CPU needs and has: each of `SPECTRE_STATES`, and whether the CPU has SSBS."""
+
+    spectre_v2: str = "mitigated"
+    spectre_v4: str = "mitigated"
+    spectre_bhb: str = "mitigated"
+    ssbs: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Everything an answer may depend on that no call changes.
+
+    mpidrs         affinity fields of each vCPU's MPIDR_EL1
+    version        the offered PSCI version
+    psci_0_2       whether the vCPUs were initialised with KVM_ARM_VCPU_PSCI_0_2; without it the guest gets 0.1
+    smccc          what SMCCC_VERSION answers, None where there is no such call
+    conduits       which conduits the platform serves; hosts that serve both look only whether there is any
+    capabilities   enabled KVM capabilities, by name
+    bitmaps        value of each feature bitmap register, by name
+    mitigations    one for all vCPUs, or one for each
+    el2_fast_path  whether KVM's answer to the workaround calls stands in front of the dispatcher
+    ram            (base, size in bytes) of guest memory
+    pv_time_base   guest physical address of the first vCPU's stolen-time structure, None where none is configured
+    wall_clock_ns  the host's wall clock when virtual time was 0
+    initialised    whether KVM_ARM_VCPU_INIT has been done
+    """
+
+    host: Host
+    mpidrs: tuple[int, ...]
+    version: Version
+    psci_0_2: bool = True
+    smccc: Version | None = None
+    conduits: frozenset[Conduit] = frozenset(Conduit)
+    capabilities: frozenset[str] = frozenset()
+    bitmaps: tuple[tuple[str, int], ...] = ()
+    mitigations: tuple[Mitigations, ...] = (Mitigations(),)
+    el2_fast_path: bool = True
+    ram: tuple[int, int] = (0x4000_0000, 0x800_0000)
+    pv_time_base: int | None = None
+    wall_clock_ns: int = 0
+    initialised: bool = True
+
+    @property
+    def offered(self) -> Version:
+        """The version in force: 0.1 whatever the store says when the feature bit is clear."""
+        return self.version if self.psci_0_2 else PSCI_0_1
+
+    def bitmap(self, register: str) -> int:
+        return dict(self.bitmaps).get(register, 0)
+
+    def mitigation(self, vcpu: int) -> Mitigations:
+        return self.mitigations[vcpu % len(self.mitigations)]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a function decided, before the host's columns say how it reaches the registers.
+
+    values  result registers from x0 on, signed or unsigned; None where the call does not return
+    padded  whether the host fills up the registers it always writes
+    """
+
+    values: tuple[int, ...] | None
+    resume: Resume = Resume.NEXT
+    effects: tuple[Effect, ...] = ()
+    padded: bool = True
+
+
+def returns(value: int, *effects: Effect) -> Result:
+    """Return to the caller with one value in x0."""
+    return Result((int(value),), effects=effects)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call on its way to a handler: arguments are truncated already, and `args[0]` is x1."""
+
+    function: Function
+    config: Config
+    power: Power
+    entropy: Entropy
+    vcpu: int
+    args: tuple[int, int, int]
+    big_endian: bool
+    time_ns: int
+
+    @property
+    def host(self) -> Host:
+        return self.config.host
+
+
+Handler = Callable[[Call], Result]
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """An answer that depends on the configuration alone."""
+
+    answer: Callable[[Config], Result]
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """An answer for each value of x1.
+
+    answers  x1 -> result; what is missing gets `default`
+    mask     the bits of x1 that are looked at; None: the host's `query_mask`
+    """
+
+    answers: Callable[[Config, Discovery], Mapping[int, Result | Handler]]
+    default: int = Psci.NOT_SUPPORTED
+    mask: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """One row: a function of a service.
+
+    fid32, fid64  function IDs of the SMC32 and SMC64 forms, None where there is no such form
+    since         the first version of the service's standard that has it
+    args          argument names from x1 on, as the standard spells them
+    features      what discovery answers for it beyond 0; per vCPU where vCPUs may differ
+    discovered_by  the discovery calls that know it, by name
+    bitmap        (register, bit) that gates it on hosts with feature bitmaps
+    present       a further condition
+    result        how the result reads: status, version, affinity, migrate, word, words
+    """
+
+    name: str
+    fid32: int | None
+    fid64: int | None
+    since: Version
+    answer: Handler | Constant | Query
+    args: tuple[str, ...] = ()
+    features: Callable[[Config, int], int] | None = None
+    discovered_by: tuple[str, ...] | None = None
+    bitmap: tuple[str, int] | None = None
+    present: Callable[[Config], bool] | None = None
+    result: str = "status"
+
+    @property
+    def fids(self) -> tuple[int, ...]:
+        return tuple(fid for fid in (self.fid32, self.fid64) if fid is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """The functions of one owner's service and what its version is."""
+
+    name: str
+    discovered_by: tuple[str, ...]
+    version: Callable[[Config], Version | None]
+    functions: Callable[[Config], tuple[Function, ...]]
+    serves: Callable[[Host], frozenset[str]] = lambda host: host.serves
+
+
+# discovery(name) -> {function ID: answer by vCPU}: what the named discovery call knows under a configuration.
+Discovery = Callable[[str], Mapping[int, Callable[[int], int]]]
+
+
+# ---- what the tables hold
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """An entry that is worked out at each call."""
+
+    function: Function
+    handler: Handler
+    truncated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Keyed:
+    """An entry that is looked up again with x1."""
+
+    mask: int
+    answers: Mapping[int, Reply | Live]
+    default: Reply
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Every answer over one conduit; `find` is all that a trap costs.
+
+    mask       the bits of x0 that are looked up
+    immediate  the answer to a call with a nonzero immediate, where the host looks at it
+    """
+
+    mask: int
+    entries: Mapping[int, Reply | Keyed | Live]
+    default: Reply
+    immediate: Reply | None = None
+
+    def find(self, x0: int, x1: int, imm: int) -> Reply | Live:
+        if imm and self.immediate is not None:
+            return self.immediate
+        entry = self.entries.get(x0 & self.mask, self.default)
+        if type(entry) is Keyed:
+            return entry.answers.get(x1 & entry.mask, entry.default)
+        assert not isinstance(entry, Keyed)
+        return entry
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """The tables of both conduits, and the row of every function ID that is served."""
+
+    by_conduit: Mapping[Conduit, Table]
+    functions: Mapping[int, Function] = field(default_factory=dict)
+
+
+NOT_SERVED: Final = Reply(resume=Resume.UNDEF)
+
+
+def build(config: Config, services: tuple[Service, ...]) -> Tables:
+    """Materialise every answer that `config` decides."""
+    served = {fid: function for function in _offered(config, services) for fid in function.fids}
+    discovery = _discovery(config, services)
+    common = {fid: _entry(config, discovery, fid, function) for fid, function in served.items()}
+    if config.smccc is not None and config.smccc >= SMCCC_1_3:
+        # SMCCC 1.3 makes bit 16 of a fast call a hint. IDs that have the bit by themselves (PSCI 0.1's) stay what they are.
+        hinted = {fid | SVE_HINT: entry for fid, entry in common.items() if fid & FAST_CALL}
+        common = {**hinted, **common}
+    default = encode(config.host, Result((config.host.unknown,)))
+    tables = {}
+    for conduit in Conduit:
+        if not _conduit_served(config, conduit):
+            tables[conduit] = Table(MASK32, {}, NOT_SERVED)
+            continue
+        entries = {**common, **_fast_path(config, services, conduit)}
+        refusal = config.host.immediates.get(conduit)
+        immediate = None if refusal is None else Reply(((0, refusal & MASK64),))
+        tables[conduit] = Table(config.host.function_id_mask, entries, default, immediate)
+    return Tables(tables, served)
+
+
+def encode(host: Host, result: Result, truncated: tuple[int, ...] | None = None) -> Reply:
+    """Turn a result into the register writes this host makes; `truncated` is x1 to x3 where the host writes them back."""
+    regs = {} if truncated is None else dict(enumerate(truncated, start=1))
+    if result.values is not None and (result.resume in _RETURNING or host.writes_unreturned):
+        values = result.values
+        if result.padded:
+            values += (0,) * (host.result_registers - len(values))
+        regs.update({register: value & MASK64 for register, value in enumerate(values)})
+    return Reply(tuple(sorted(regs.items())), result.resume, result.effects)
+
+
+_RETURNING: Final = frozenset({Resume.NEXT, Resume.WAIT})
+
+
+def is_offered(config: Config, service: Service, function: Function) -> bool:
+    """Say whether a row is served under a configuration; dispatch and discovery both ask this."""
+    version = service.version(config)
+    return (
+        function.name in service.serves(config.host)
+        and version is not None
+        and version >= function.since
+        and (function.bitmap is None or bool(config.bitmap(function.bitmap[0]) >> function.bitmap[1] & 1))
+        and (function.present is None or function.present(config))
+    )
+
+
+def _offered(config: Config, services: Iterable[Service]) -> Iterable[Function]:
+    for service in services:
+        for function in service.functions(config):
+            if is_offered(config, service, function) and not _only_at_el2(config, function):
+                yield function
+
+
+def _only_at_el2(config: Config, function: Function) -> bool:
+    return config.host.workarounds_at_el2 and function.name in config.host.workaround_answers
+
+
+def _entry(config: Config, discovery: Discovery, fid: int, function: Function) -> Reply | Keyed | Live:
+    host, answer = config.host, function.answer
+    if isinstance(answer, Constant):
+        return encode(host, answer.answer(config))
+    # The SMC32 form alone is truncated; a 0.1 ID has the caller's width (it stands in the SMC64 column).
+    truncated = fid == function.fid32 and function.name in host.truncates
+    if not isinstance(answer, Query):
+        return Live(function, answer, truncated)
+    mask = host.query_mask if answer.mask is None else answer.mask
+    answers: dict[int, Reply | Live] = {}
+    for key, value in answer.answers(config, discovery).items():
+        answers[key] = encode(host, value) if isinstance(value, Result) else Live(function, value, truncated)
+    return Keyed(mask, answers, encode(host, Result((answer.default,))))
+
+
+def _discovery(config: Config, services: Iterable[Service]) -> Discovery:
+    def known(discovery: str) -> Mapping[int, Callable[[int], int]]:
+        found: dict[int, Callable[[int], int]] = {}
+        for service in services:
+            for function in service.functions(config):
+                names = service.discovered_by if function.discovered_by is None else function.discovered_by
+                if discovery in names and is_offered(config, service, function):
+                    for fid in function.fids:
+                        found[fid] = _features(config, discovery, function)
+        return found
+
+    return known
+
+
+def _features(config: Config, discovery: str, function: Function) -> Callable[[int], int]:
+    deviation = config.host.deviation(discovery, function.name)
+    if deviation is not None:
+        return lambda _vcpu: deviation
+    features = function.features
+    if features is None:
+        return lambda _vcpu: Psci.SUCCESS
+    return lambda vcpu: features(config, vcpu)
+
+
+def discovered(name: str) -> Callable[[Config, Discovery], Mapping[int, Result | Handler]]:
+    """Answer a discovery call from the rows it covers; a row whose answer differs between vCPUs becomes a handler."""
+
+    def answers(config: Config, discovery: Discovery) -> Mapping[int, Result | Handler]:
+        table: dict[int, Result | Handler] = {}
+        for fid, features in discovery(name).items():
+            values = {features(vcpu) for vcpu in range(len(config.mitigations))}
+            if len(values) == 1:
+                table[fid] = returns(values.pop())
+            else:
+                table[fid] = _per_vcpu(features)
+        return table
+
+    return answers
+
+
+def _per_vcpu(features: Callable[[int], int]) -> Handler:
+    return lambda call: returns(features(call.vcpu))
+
+
+def _conduit_served(config: Config, conduit: Conduit) -> bool:
+    if config.host.conduits is Conduits.BOTH:
+        return bool(config.conduits)
+    return conduit in config.conduits
+
+
+def _fast_path(config: Config, services: Iterable[Service], conduit: Conduit) -> Mapping[int, Reply]:
+    # KVM's EL2 vector answers before the dispatcher, whatever is advertised or selected, and leaves x2 and x3 alone.
+    if not (config.host.workarounds_at_el2 and config.el2_fast_path and conduit is Conduit.HVC):
+        return {}
+    rows = (function for service in services for function in service.functions(config))
+    return {fid: Reply(((0, 0), (1, 0))) for row in rows if row.name in config.host.workaround_answers for fid in row.fids}
