@@ -85,6 +85,11 @@ def every_affinity_level(call: Call, target_affinity: int, lowest_affinity_level
     return returns(PowerState.OFF)
 
 
+def every_affinity_level_as_word(call: Call, target_affinity: int, lowest_affinity_level: int) -> Result:
+    """Judge as `every_affinity_level`; the level is a 32-bit parameter in the SMC64 form too (TF-A psci_affinity_info)."""
+    return every_affinity_level(call, target_affinity, lowest_affinity_level & MASK32)
+
+
 def only_affinity_level_0(call: Call, target_affinity: int, lowest_affinity_level: int) -> Result:
     """Know single CPUs; everything above is always on (QEMU target/arm/psci.c)."""
     if lowest_affinity_level:
@@ -109,7 +114,7 @@ def suspend_as_asked(call: Call) -> Result:
     """Suspend as power_state asks: standby returns, powerdown comes back at the entry point."""
     power_state, entry_point_address, context_id = call.args
     sbz, powerdown = (_EXTENDED_SBZ, _EXTENDED_POWERDOWN) if call.host.extended_state_id else (_ORIGINAL_SBZ, _ORIGINAL_POWERDOWN)
-    if power_state & (sbz | ~MASK32):
+    if power_state & sbz:
         return returns(Psci.INVALID_PARAMETERS)
     if not power_state & powerdown:
         return suspend_is_wfi(call)

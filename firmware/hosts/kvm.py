@@ -59,6 +59,7 @@ KVM_6_12: Final = (
     .evolve(
         pending_seen_as=PowerState.ON,
         entry_rule=psci.entry_unchecked,
+        affinity_rule=psci.every_affinity_level,
         suspend_rule=psci.suspend_is_wfi,
         system_suspend_needs_capability=True,
         system_suspend_needs_others_off=False,
