@@ -54,7 +54,7 @@ def workaround(call: Call) -> Result:
     """
     if _workaround_features(call.function.name)(call.config, call.vcpu) == Smccc.NOT_SUPPORTED:
         return returns(Smccc.NOT_SUPPORTED)
-    return Result(())
+    return Result((), padded=False)
 
 
 def _workaround_features(name: str) -> Callable[[Config, int], int]:

@@ -152,8 +152,8 @@ def test_an_elf_that_leaves_too_little_room_below_gets_its_tree_above() -> None:
         (elf(Load(), machine=ARM, bits=1), "kernel is an ELF for ARM; allowed is AArch64"),
         (elf(Load(), bits=1), "kernel is a 32-bit ELF; allowed is 64-bit AArch64"),
         (elf(Load(), order=2), "kernel is a big-endian ELF; allowed is little-endian AArch64"),
-        (elf(Load(), kind=1), "kernel is an ELF a relocatable object: link it; allowed are executables (ET_EXEC, ET_DYN)"),
-        (elf(Load(), kind=4), "kernel is an ELF a core dump; allowed are executables (ET_EXEC, ET_DYN)"),
+        (elf(Load(), kind=1), "kernel is an unlinked object; allowed are executables (ET_EXEC, ET_DYN)"),
+        (elf(Load(), kind=4), "kernel is a core dump; allowed are executables (ET_EXEC, ET_DYN)"),
         (elf(), "kernel has nothing to load; allowed is an ELF with at least one PT_LOAD segment"),
         (elf(Load(kind=4)), "kernel has nothing to load; allowed is an ELF with at least one PT_LOAD segment"),
         (elf(Load(memory_bytes=0, content=b"")), "kernel has nothing to load; allowed is an ELF with at least one PT_LOAD segment"),
@@ -333,7 +333,7 @@ def test_a_gzip_file_that_unpacks_to_nothing_is_refused() -> None:
     assert "unpacks to nothing" in refusal(gzip.compress(b""))
 
 
-PACKED = gzip.compress(image(os.urandom(0) + bytes(range(256))), mtime=0)
+PACKED = gzip.compress(image(bytes(range(256))), mtime=0)
 
 
 @given(st.integers(2, len(PACKED) - 1))
@@ -491,7 +491,8 @@ def test_a_tree_finds_room_below_an_initrd_that_fills_the_rest_of_ram() -> None:
 
 def test_the_tree_stays_within_512_mib_of_the_kernel_when_the_initrd_does_not(tmp_path: Path) -> None:
     path = tmp_path / "initrd"
-    path.write_bytes(bytes(400 * MiB))
+    with path.open("wb") as file:
+        file.truncate(400 * MiB)
 
     booted = load(ram(GiB), tree, kernel=File("kernel", image()), initrd=path)
 
@@ -548,7 +549,7 @@ def test_a_missing_file_a_directory_and_an_empty_file_are_refused_by_name(tmp_pa
         path = tmp_path / name
         for files in ({"kernel": path}, {"bios": path}, {"kernel": File("k", b"k"), "initrd": path}):
             with pytest.raises(InputError) as caught:
-                load(ram(), tree, **files)  # type: ignore[arg-type]
+                load(ram(), tree, **files)
             assert str(caught.value) == f"{path} {sentence}"
             assert caught.value.exit_code == 103
 

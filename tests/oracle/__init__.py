@@ -78,7 +78,7 @@ def transition(config: Config, world: World, event: Event) -> tuple[Outcome, Wor
             world = world.put(index, _in_mp_state(config, world.vcpus[index], state))
         case Reset():
             vcpus = tuple(Vcpu(Power.OFF if index else Power.ON) for index in range(len(world.vcpus)))
-            world = replace(world, vcpus=vcpus, trusted_os_cpu=config.trusted_os_cpu)
+            world = replace(world, vcpus=vcpus)
     return Outcome(world.vcpus), world
 
 
@@ -96,8 +96,8 @@ def _woken(world: World, index: int) -> tuple[Outcome, World]:
     if vcpu.wake is None:
         # KVM's MP_STATE_SUSPENDED is sticky: the wake-up is reported and only user space ends the state.
         return Outcome(world.vcpus, resume=Resume.EXIT, effects=frozenset({("woken", index)})), world
-    regs = vcpu.wake.regs() if isinstance(vcpu.wake, PendingReset) else {}
-    world = world.put(index, replace(vcpu, power=Power.ON, wake=None))
+    regs = vcpu.pending.regs() if vcpu.pending else {}
+    world = world.put(index, Vcpu(Power.ON))
     return Outcome(world.vcpus, regs, Resume.NEXT), world
 
 
@@ -162,8 +162,7 @@ class Oracle:
         self.world = World(
             vcpus=tuple(Vcpu(Power.OFF if index else Power.ON) for index in range(len(self.config.mpidrs))),
             version=version,
-            bitmaps={reg: bitmap.reset for reg, bitmap in registers.BITMAPS.items()},
-            trusted_os_cpu=trusted_os_cpu,
+            bitmaps=dict(zip(registers.BITMAPS, columns.bitmap_resets, strict=True)),
         )
 
     @property

@@ -62,7 +62,10 @@ class Columns:
     access_applies_reset: bool = True
     always_standby: bool = True
     suspend_needs_cap: bool = True
-    exits_to_vmm: bool = False  # system-wide calls exit to the VMM, and calls that do not return preset x0 all the same
+    unreturned_preset: bool = False  # a call that does not return leaves its code in x0 all the same
+    bitmap_resets: tuple[int, ...] = (0x1, 0x1, 0x3, 0x0)  # STD, STD_HYP, VENDOR_HYP, VENDOR_HYP_2
+    trng_uuid: tuple[int, int, int, int] = (0x00E0_210D, 0xEB11_8443, 0x4452_7080, 0x4C5A_4E55)
+    soc_id: tuple[int, ...] = ()  # the answers to SoC_ID_type 0, 1, ...
     trng_features_mask: int = MASK64
     size_errno_is_enoent: bool = True
     unknown_fw_index_is_enoent: bool = True
@@ -88,7 +91,7 @@ KVM_6_12 = Columns(
     narrowing_writes_back=True,
     results=4,
     affinity_level_mask=MASK64,
-    exits_to_vmm=True,
+    unreturned_preset=True,
     nonzero_imm_refused=frozenset(("smc",)),
 )
 
@@ -112,25 +115,31 @@ KVM_4_19 = replace(
 
 SPEC = Columns(
     name="spec",
-    implements=(KVM_6_12.implements | WORKAROUNDS | {"0.1 CPU_SUSPEND", "0.1 MIGRATE", "MIGRATE", "MIGRATE_INFO_UP_CPU", "SYSTEM_OFF2"}),
+    implements=(
+        KVM_6_12.implements
+        | WORKAROUNDS
+        | {"ARCH_SOC_ID", "0.1 CPU_SUSPEND", "0.1 MIGRATE", "MIGRATE", "MIGRATE_INFO_UP_CPU", "SYSTEM_OFF2"}
+    ),
     versions=(0x2, 0x1_0000, 0x1_0001, 0x1_0002, 0x1_0003),
     registers=(*KVM_6_12.registers, 0x6030_0000_0016_0003),
     smccc=0x1_0003,
     workarounds=KVM_6_12.workarounds,
     unchecked=frozenset(),
-    nonzero_imm_refused=frozenset(("hvc", "smc")),
+    nonzero_imm_refused=frozenset(),
     results=1,
     narrowed=None,
     narrowing_writes_back=False,
     affinity_level_mask=MASK32,
-    arch_features_lists=SMCCC | {"PV_TIME_FEATURES"},
+    arch_features_lists=SMCCC | {"ARCH_SOC_ID", "PV_TIME_FEATURES"},
     sve_hint_masked=True,
     on_pending=True,
-    access_applies_reset=False,
     always_standby=False,
     suspend_needs_cap=False,
-    exits_to_vmm=False,
+    unreturned_preset=False,
     trng_features_mask=MASK32,
+    bitmap_resets=(0x1, 0x1, 0x0, 0x0),
+    trng_uuid=(0x7073_6369, 0x2D65_4D75, 0x8000_7370, 0x6563_0001),
+    soc_id=(0x043B_0000, 0x0),
 )
 
 HOSTS = {columns.name: columns for columns in (SPEC, KVM_6_12, KVM_4_19)}

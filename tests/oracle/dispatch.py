@@ -23,7 +23,7 @@ def present(config: Config, world: World, row: Row) -> bool:
         row.bitmap is None or bool(world.bitmaps[row.bitmap[0]] & row.bitmap[1]),
         row.name != "SYSTEM_SUSPEND" or config.cap_system_suspend or not columns.suspend_needs_cap,
         row.name not in NEEDS_TRUSTED_OS or config.trusted_os_type != NO_TRUSTED_OS,
-        not row.name.startswith("ARCH_WORKAROUND") or config.workaround(row.name) in (0, 1),
+        not row.name.startswith("ARCH_WORKAROUND") or config.workaround(row.name) != Psci.NOT_SUPPORTED,
     )
     return all(gates)
 

@@ -72,10 +72,10 @@ ROWS: Final = (
 )
 BY_FID: Final = {fid: row for row in ROWS for fid in (row.fid32, row.fid64) if fid is not None}
 
-TRNG_UUID = (0x00E0_210D, 0xEB11_8443, 0x4452_7080, 0x4C5A_4E55)
 KVM_UID = (0xB66F_B428, 0xE911_C52E, 0x564B_CAA9, 0x743A_004D)
 RESERVED_POWER_STATE = {False: 0xFCFE_0000, True: 0xB000_0000}  # by extended format
 EXTENDED_STATE_ID_FLAG = 0b10
+SMCCC_INVALID_PARAMETER = -3
 
 # Each function's refusals in the order they are looked for. `Columns.unchecked` names those a host does not make.
 REFUSALS: Final[dict[str, tuple[tuple[str, Psci], ...]]] = {
@@ -88,7 +88,7 @@ REFUSALS: Final[dict[str, tuple[tuple[str, Psci], ...]]] = {
         ("target pending", Psci.ON_PENDING),
     ),
     "AFFINITY_INFO": (("level above 3", Psci.INVALID_PARAMETERS), ("nobody there", Psci.INVALID_PARAMETERS)),
-    "MIGRATE": (("trusted os fixed", Psci.DENIED), ("trusted os elsewhere", Psci.NOT_PRESENT), ("unknown target", Psci.INVALID_PARAMETERS)),
+    "MIGRATE": (("unknown target", Psci.INVALID_PARAMETERS), ("trusted os fixed", Psci.DENIED), ("trusted os elsewhere", Psci.NOT_PRESENT)),
     "SYSTEM_SUSPEND": (("others not off", Psci.DENIED), ("bad entry", Psci.INVALID_ADDRESS)),
     "SYSTEM_RESET2": (("reserved reset_type", Psci.INVALID_PARAMETERS),),
     "SYSTEM_OFF2": (("reserved off_type", Psci.INVALID_PARAMETERS), ("nonzero cookie", Psci.INVALID_PARAMETERS)),
@@ -135,9 +135,9 @@ PREDICATES: Final[dict[str, Callable[[Call], bool]]] = {
     "target pending": lambda call: target_answers(call, Psci.ON_PENDING),
     "level above 3": lambda call: call.args[1] & call.config.columns.affinity_level_mask > 3,
     "nobody there": lambda call: not matching(call),
-    "trusted os here": lambda call: call.config.trusted_os_type != NO_TRUSTED_OS and call.world.trusted_os_cpu == call.vcpu,
+    "trusted os here": lambda call: call.config.trusted_os_type != NO_TRUSTED_OS and call.config.trusted_os_cpu == call.vcpu,
     "trusted os fixed": lambda call: call.config.trusted_os_type == UP_FIXED,
-    "trusted os elsewhere": lambda call: call.world.trusted_os_cpu != call.vcpu,
+    "trusted os elsewhere": lambda call: call.config.trusted_os_cpu != call.vcpu,
     "others not off": lambda call: any(v.power is not Power.OFF for i, v in enumerate(call.world.vcpus) if i != call.vcpu),
     "reserved reset_type": lambda call: 0 < call.u32 < 0x8000_0000,
     "reserved off_type": lambda call: call.u32 > 1,
@@ -157,15 +157,14 @@ def value(*x: int) -> Callable[[Call], Answer]:
 def cpu_suspend(call: Call) -> Answer:
     standby = call.config.columns.always_standby or not call.powerdown
     me = call.world.vcpus[call.vcpu]
-    world = call.world
-    if me.power is Power.ON:
-        world = world.put(call.vcpu, replace(me, power=Power.SUSPENDED, wake=Standby() if standby else call.entry))
-    return Answer(world, (Psci.SUCCESS,) if standby else (), Resume.WAIT)
+    # A powerdown state is a reset that the wake-up, or whoever comes first, applies.
+    asleep = replace(me, power=Power.SUSPENDED, wake=Standby(), pending=me.pending if standby else call.entry)
+    return Answer(call.world.put(call.vcpu, asleep), (Psci.SUCCESS,) if standby else (), Resume.WAIT)
 
 
 def cpu_off(call: Call) -> Answer:
     world = call.world.put(call.vcpu, replace(call.world.vcpus[call.vcpu], power=Power.OFF, wake=None))
-    written = (int(Psci.SUCCESS),) if call.config.columns.exits_to_vmm else ()
+    written = (int(Psci.SUCCESS),) if call.config.columns.unreturned_preset else ()
     return Answer(world, written, Resume.NEVER, frozenset({("stopped", call.vcpu)}))
 
 
@@ -188,15 +187,9 @@ def affinity_info(call: Call) -> Answer:
     return Answer(call.world, (2 if Power.ON_PENDING in powers else 1,))
 
 
-def migrate(call: Call) -> Answer:
-    target = call.config.find(call.args[0])
-    assert target is not None
-    return Answer(replace(call.world, trusted_os_cpu=target), (Psci.SUCCESS,))
-
-
 def migrate_info_up_cpu(call: Call) -> Answer:
-    mpidr = call.config.mpidrs[call.world.trusted_os_cpu] & AFFINITY_BITS
-    return Answer(call.world, (mpidr & MASK32 if call.smc32 else mpidr,))
+    # TF-A returns the whole MPIDR in the SMC32 form too.
+    return Answer(call.world, (call.config.mpidrs[call.config.trusted_os_cpu] & AFFINITY_BITS,))
 
 
 def stopping(kind: str, flags: int = 0, exact: bool = False) -> Callable[[Call], Answer]:
@@ -205,19 +198,25 @@ def stopping(kind: str, flags: int = 0, exact: bool = False) -> Callable[[Call],
     def stop(call: Call) -> Answer:
         world = replace(call.world, vcpus=tuple(replace(vcpu, power=Power.OFF, wake=None) for vcpu in call.world.vcpus))
         effects = frozenset({(kind, flags)})
-        if call.config.columns.exits_to_vmm:
-            return Answer(world, (Psci.INTERNAL_FAILURE,), Resume.EXIT, effects, exact)
-        return Answer(world, (), Resume.NEVER, effects)
+        preset = (int(Psci.INTERNAL_FAILURE),) if call.config.columns.unreturned_preset else ()
+        return Answer(world, preset, Resume.EXIT, effects, exact)
 
     return stop
 
 
 def system_suspend(call: Call) -> Answer:
-    effects = frozenset({("suspend", 0)})
-    if call.config.columns.exits_to_vmm:
-        return Answer(call.world, (), Resume.EXIT, effects)
-    me = call.world.vcpus[call.vcpu]
-    return Answer(call.world.put(call.vcpu, replace(me, power=Power.SUSPENDED, wake=call.entry)), (), Resume.WAIT, effects)
+    """Leave to the VMM, which puts the machine to sleep and resumes the caller at the entry point."""
+    return Answer(call.world, (), Resume.EXIT, frozenset({("suspend", 0)}))
+
+
+def soc_id(call: Call) -> Answer:
+    answers = dict(enumerate(call.config.columns.soc_id))
+    return Answer(call.world, (answers.get(call.u32, SMCCC_INVALID_PARAMETER),))
+
+
+def pv_time_st(call: Call) -> Answer:
+    address = call.config.stolen_time_ipas[call.vcpu]
+    return Answer(call.world, (address,), effects=frozenset({("zeroed", address)}))
 
 
 def trng_features(call: Call) -> Answer:
@@ -243,7 +242,7 @@ SUCCESSES: Final[dict[str, Callable[[Call], Answer]]] = {
     "CPU_OFF": cpu_off,
     "CPU_ON": cpu_on,
     "AFFINITY_INFO": affinity_info,
-    "MIGRATE": migrate,
+    "MIGRATE": value(Psci.INTERNAL_FAILURE),  # the Trusted OS is not modelled: it declines
     "MIGRATE_INFO_TYPE": lambda call: Answer(call.world, (call.config.trusted_os_type,)),
     "MIGRATE_INFO_UP_CPU": migrate_info_up_cpu,
     "SYSTEM_OFF": stopping("off"),
@@ -252,15 +251,16 @@ SUCCESSES: Final[dict[str, Callable[[Call], Answer]]] = {
     "SYSTEM_RESET2": stopping("reset", flags=1, exact=True),
     "SYSTEM_OFF2": stopping("off", flags=1),
     "SMCCC_VERSION": lambda call: Answer(call.world, (call.config.columns.smccc,)),
+    "ARCH_SOC_ID": soc_id,
     "ARCH_WORKAROUND_1": value(),
     "ARCH_WORKAROUND_2": value(),
     "ARCH_WORKAROUND_3": value(),
     "TRNG_VERSION": value(0x1_0000),
     "TRNG_FEATURES": trng_features,
-    "TRNG_GET_UUID": value(*TRNG_UUID),
+    "TRNG_GET_UUID": lambda call: Answer(call.world, call.config.columns.trng_uuid),
     "TRNG_RND": trng_rnd,
     "PV_TIME_FEATURES": value(Psci.SUCCESS),
-    "PV_TIME_ST": lambda call: Answer(call.world, (call.config.stolen_time_ipas[call.vcpu],)),
+    "PV_TIME_ST": pv_time_st,
     "CALL_UID": value(*KVM_UID),
     "VENDOR_HYP_FEATURES": vendor_hyp_features,
     "PTP": lambda call: Answer(call.world, (0, 0, 0, 0), free=dict.fromkeys(("x0", "x1", "x2", "x3"), MASK32)),

@@ -71,16 +71,16 @@ class PendingReset:
 
 @dataclass(frozen=True, slots=True)
 class Vcpu:
-    """One vCPU. `wake` is what Woken applies; None in SUSPENDED means the VMM's own, sticky suspension."""
+    """One vCPU. `wake` in SUSPENDED says that Woken ends it; None means the VMM's own, sticky suspension."""
 
     power: Power
     pending: PendingReset | None = None
-    wake: PendingReset | Standby | None = None
+    wake: Standby | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Standby:
-    """A CPU_SUSPEND that loses no state: the vCPU goes on after the call."""
+    """CPU_SUSPEND: the vCPU goes on after the call, or at the entry point that `pending` holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,8 @@ class Reset:
 
 Event = Trap | Enter | RegisterAccess | Woken | MpState | Reset
 
-# A kind and its number: runnable, stopped and woken carry a vCPU; off and reset carry KVM's event flags; suspend carries 0.
+# A kind and its number: runnable, stopped and woken carry a vCPU; off and reset carry KVM's event flags; suspend carries 0;
+# zeroed carries the address of a stolen-time structure.
 Effect = tuple[str, int]
 Regs = Mapping[str, int]
 

@@ -49,7 +49,6 @@ class World:
     version: int  # the VM-wide store behind PSCI_VERSION
     bitmaps: Mapping[int, int]
     has_run: bool = False
-    trusted_os_cpu: int = 0
 
     def put(self, index: int, vcpu: Vcpu) -> World:
         return replace(self, vcpus=(*self.vcpus[:index], vcpu, *self.vcpus[index + 1 :]))

@@ -1,0 +1,273 @@
+"""The command line: parses, calls, prints."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import TextIO
+
+from emu import setup as words
+from emu.machine import Machine
+from emu.memory import DEFAULT_RAM_BYTES, parse_size
+from emu.options import Parser, whole_words
+from emu.outcome import ExitCode
+from emu.report import Log, crash
+from emu.setup import Choices, Setup
+from emu.terminal import Output, standard_input
+from firmware.errors import UserError, unknown
+
+# Commands that are planned; named here so that their refusal can name them.
+_PLANNED = ("explain", "probe", "snapshot", "migrate", "matrix", "lint", "fuzz", "replay")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit code."""
+    try:
+        return _command(list(sys.argv[1:] if arguments is None else arguments))
+    except UserError as error:
+        print(f"psci-emu: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        # Whoever read our output has gone; there is nobody left to tell.
+        sys.stdout = None  # type: ignore[assignment]
+        return ExitCode.OK
+    except KeyboardInterrupt:
+        return ExitCode.INTERRUPTED
+    except Exception:
+        traceback.print_exc()
+        print("psci-emu: this is a mistake of ours, not of the guest or the command; please report the lines above", file=sys.stderr)
+        return ExitCode.OURS
+
+
+def _command(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_usage())
+        return ExitCode.OK
+    name = arguments[0] if not arguments[0].startswith("-") else "run"
+    rest = arguments[1:] if not arguments[0].startswith("-") else arguments
+    if name in _PLANNED:
+        raise UserError(f"command {name!r} is not offered yet; offered: {', '.join(_COMMANDS)}")
+    if name not in _COMMANDS:
+        raise unknown("command", name, _COMMANDS)
+    add_options, run, summary = _COMMANDS[name]
+    parser = Parser(prog=f"psci-emu {name}", description=summary, allow_abbrev=False)
+    add_options(parser)
+    return run(parser.parse_args(whole_words(rest, parser, f"psci-emu {name}")))
+
+
+def _usage() -> str:
+    lines = ["psci-emu: the firmware an AArch64 guest sees through HVC and SMC", "", "usage: psci-emu COMMAND [options]", ""]
+    lines += [f"  {name:<10} {summary}" for name, (_, _, summary) in _COMMANDS.items()]
+    return "\n".join([*lines, "", "psci-emu COMMAND -h tells a command's options."])
+
+
+# ---- run
+
+
+def add_firmware_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say which firmware is meant."""
+    parser.add_argument("--host", default="spec", metavar="NAME", help="the host to be like (psci-emu hosts); default spec")
+    parser.add_argument("--psci", metavar="V", help="the version register: 0.1 to 1.3, or none; V@call:NAME#N changes it while running")
+    parser.add_argument("--conduit", metavar="C", help="hvc, smc, both or none")
+    parser.add_argument("--smccc", metavar="V", help="the SMCCC version, where the host has more than one")
+    parser.add_argument("--fwreg", action="append", default=[], metavar="NAME=VALUE", help="write a firmware register (psci-emu regs)")
+    parser.add_argument("--cap", action="append", default=[], metavar="CAP", help="enable a KVM capability: system-suspend")
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `run`."""
+    parser.add_argument("--kernel", type=Path, metavar="F", help="ELF, arm64 Image (also gzip) or flat binary")
+    parser.add_argument("--bios", type=Path, metavar="F", help="firmware image, started at address 0")
+    parser.add_argument("--append", default="", metavar="S", help="kernel command line")
+    parser.add_argument("--initrd", type=Path, metavar="F")
+    parser.add_argument("--dtb", type=Path, metavar="F", help="your device tree in place of the generated one")
+    parser.add_argument("--smp", metavar="N", help="1 to 8 CPUs, or cpus=N,clusters=M")
+    parser.add_argument("--mpidr", metavar="LIST", help="MPIDR affinity value of each CPU")
+    parser.add_argument("-m", dest="memory", metavar="SIZE", help="RAM, MiB or with K, M, G; default 128M")
+    parser.add_argument("--cpu", default=words.DEFAULT_CPU, metavar="MODEL")
+    parser.add_argument("--machine", "-M", default="virt", metavar="virt[,dumpdtb=F]")
+    add_firmware_options(parser)
+    parser.add_argument("--psci-node", choices=("replace", "keep"), default="replace", help="what becomes of the psci node of -dtb")
+    parser.add_argument("--serial", default="stdio", metavar="stdio|file:F|none")
+    parser.add_argument("--no-reboot", action="store_true", help="end with 101 when the guest resets")
+    parser.add_argument("-d", dest="debug", metavar="LIST", help="log psci, int, in_asm, engine to stderr")
+    parser.add_argument("-D", dest="debug_file", type=Path, metavar="F", help="log to a file instead")
+    parser.add_argument("--until", metavar="POINT", help="end with 0 at call:NAME#N or console:REGEX")
+    parser.add_argument("--max-insns", metavar="N", help="limit in instructions")
+    parser.add_argument("--timeout", metavar="T", help="limit in virtual time: 10s, 500ms")
+    parser.add_argument("--seed", default="0", metavar="N", help="schedule and entropy; 0 is plain round robin")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run a guest."""
+    dump = _machine(options.machine)
+    setup = _setup(options)
+    categories = words.parse_debug(options.debug) if options.debug else frozenset()
+    with contextlib.ExitStack() as stack:
+        serial = stack.enter_context(_serial(options.serial))
+        log = stack.enter_context(_log_file(options.debug_file))
+        interrupted = False
+
+        def interrupt(*_signal: object) -> None:
+            nonlocal interrupted
+            interrupted = True
+            if machine is not None:
+                machine.interrupted = True
+
+        machine: Machine | None = None
+        typed = stack.enter_context(standard_input(interrupt)) if options.serial == "stdio" and dump is None else None
+        machine = Machine(setup, console=serial.write, typed=typed.take if typed else lambda _limit: b"")
+        if dump is not None:
+            _write_file(dump, machine.device_tree)
+            return ExitCode.OK
+        stack.enter_context(_on_interrupt(interrupt))
+        Log(machine, categories, log)
+        outcome = machine.run()
+        if outcome.code == ExitCode.CRASH:
+            print(crash(machine), file=sys.stderr)
+    if outcome.code:
+        calls = machine.trap_path.count
+        after = f"after {calls} calls at virtual time {machine.clock.now_ns / 1e9:.9f} s"
+        print(f"psci-emu: {outcome.sentence} ({after}), exit code {outcome.code}", file=sys.stderr)
+    return outcome.code
+
+
+def _setup(options: argparse.Namespace) -> Setup:
+    count = None if options.smp is None else len(words.parse_smp(options.smp))
+    if options.mpidr is not None:
+        mpidrs = words.parse_mpidrs(options.mpidr, count)
+    else:
+        mpidrs = words.parse_smp(options.smp or "1")
+    ram_bytes = DEFAULT_RAM_BYTES if options.memory is None else parse_size(options.memory)
+    choices = _choices(options, mpidrs, ram_bytes)
+    setup = words.make(choices)
+    until = None if options.until is None else words.parse_until(setup.config, options.until)
+    return dataclasses.replace(
+        setup,
+        kernel=options.kernel,
+        bios=options.bios,
+        initrd=options.initrd,
+        dtb=options.dtb,
+        append=options.append,
+        cpu=words.parse_cpu(options.cpu),
+        keep_psci_node=options.psci_node == "keep",
+        until=until,
+        no_reboot=options.no_reboot,
+        max_insns=None if options.max_insns is None else words.parse_positive("--max-insns", options.max_insns),
+        timeout_ns=None if options.timeout is None else words.parse_timeout(options.timeout),
+        seed=words.parse_number(options.seed),
+    )
+
+
+def _choices(options: argparse.Namespace, mpidrs: tuple[int, ...] = (0,), ram_bytes: int = DEFAULT_RAM_BYTES) -> Choices:
+    return Choices(
+        host=options.host,
+        psci=options.psci,
+        conduit=options.conduit,
+        smccc=options.smccc,
+        fwreg=tuple(options.fwreg),
+        cap=tuple(options.cap),
+        mpidrs=mpidrs,
+        ram_bytes=ram_bytes,
+    )
+
+
+def _machine(text: str) -> Path | None:
+    """Read -machine virt[,dumpdtb=F]; return where the device tree is to be dumped."""
+    kind, *properties = text.split(",")
+    if kind.removeprefix("type=") != "virt":
+        raise UserError(f"-machine {kind!r} is not offered; allowed: virt")
+    dump = None
+    for text_ in properties:
+        name, _, value = text_.partition("=")
+        if name != "dumpdtb" or not value:
+            raise UserError(f"-machine virt,{text_} is not offered; allowed: virt,dumpdtb=F")
+        dump = Path(value)
+    return dump
+
+
+@contextlib.contextmanager
+def _serial(text: str) -> Iterator[Output]:
+    if text == "stdio":
+        yield Output(sys.stdout.buffer)
+    elif text == "none":
+        yield Output(None)
+    elif text.startswith("file:"):
+        try:
+            with Path(text.removeprefix("file:")).open("wb") as stream:
+                yield Output(stream)
+        except OSError as error:
+            raise UserError(f"-serial {text} cannot be written: {error.strerror}") from None
+    else:
+        raise UserError(f"-serial {text!r} is not offered; allowed: stdio, file:F, none")
+
+
+@contextlib.contextmanager
+def _log_file(path: Path | None) -> Iterator[TextIO]:
+    if path is None:
+        yield sys.stderr
+        return
+    try:
+        with path.open("w", encoding="utf-8") as stream:
+            yield stream
+    except OSError as error:
+        raise UserError(f"-D {path} cannot be written: {error.strerror}") from None
+
+
+@contextlib.contextmanager
+def _on_interrupt(interrupt: Callable[..., None]) -> Iterator[None]:
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _write_file(path: Path, content: bytes) -> None:
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}") from None
+
+
+# ---- lists
+
+
+def _add_guest_name(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", nargs="?", metavar="NAME", help="one guest, whole")
+
+
+def _add_demo_name(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", nargs="?", default="versions", metavar="NAME", help="versions: a guest probes every PSCI version")
+    parser.add_argument("--host", default="spec", metavar="NAME", help="the host to be like; default spec")
+
+
+def _lists() -> ModuleType:
+    from emu import lists  # noqa: PLC0415  tables and catalogues that a run does not need
+
+    return lists
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from emu import demo  # noqa: PLC0415  as above
+
+    if options.name not in demo.DEMOS:
+        raise unknown("demo", options.name, demo.DEMOS)
+    return demo.DEMOS[options.name](options.host)
+
+
+_COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int], str]] = {
+    "run": (add_run_options, run, "run a guest"),
+    "regs": (add_firmware_options, lambda options: _lists().regs(_choices(options)), "list a host's firmware registers"),
+    "functions": (add_firmware_options, lambda options: _lists().functions(_choices(options)), "list the functions and who serves them"),
+    "hosts": (lambda _parser: None, lambda _options: _lists().hosts(), "list the modelled hosts"),
+    "guests": (_add_guest_name, lambda options: _lists().guests(options.name), "list the guests that come along"),
+    "demo": (_add_demo_name, _demo, "show what the emulator is for"),
+}

@@ -1,0 +1,433 @@
+"""The device tree a guest is handed: built as QEMU's `virt` does for what this machine has, or the user's own, amended.
+
+The tree lists what the machine has. Without an interrupt controller there is no timer node, and the UART's one interrupt is
+`interrupts-extended = <0>`, a line connected to nothing: the binding of arm,pl011 demands the property.
+Node names follow the bindings (`serial@`, `interrupt-controller@`), where QEMU 7.2 writes `pl011@` and `intc@`.
+No seeds: the same spec gives the same bytes.
+"""
+# fdt has no annotations at all.
+# mypy: disable-error-code="no-untyped-call"
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import fdt
+
+from emu.memory import GIC, UART, KiB, MiB, Region
+from firmware.errors import InputError
+
+Method = Literal["hvc", "smc"]
+
+
+@dataclass(frozen=True, slots=True)
+class PsciIds:
+    """The function IDs a `psci` node lists, which only users of its "arm,psci" string read."""
+
+    cpu_on: int
+    cpu_off: int
+    cpu_suspend: int | None = None
+    migrate: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PsciNode:
+    """What the `psci` node says."""
+
+    compatible: tuple[str, ...]
+    method: Method
+    ids: PsciIds | None = None
+
+
+# What QEMU lists beside "arm,psci" from 0.2 on, CPU_OFF being SMC32 only.
+STANDARD_IDS: Final = PsciIds(cpu_suspend=0xC400_0001, cpu_off=0x8400_0002, cpu_on=0xC400_0003, migrate=0xC400_0005)
+
+
+def psci_node(
+    version: tuple[int, int] | None, method: Method, ids: PsciIds | None, strings: Sequence[str] | None = None
+) -> PsciNode | None:
+    """Give the node for an offered PSCI version; None (no firmware) has none.
+
+    ids are those of PSCI 0.1, used at version 0.1 only. strings, a host's column, narrows what the version allows; where it
+    leaves nothing, as at 0.1 on a host that never lists "arm,psci", the version's own strings stand.
+    """
+    if version is None:
+        return None
+    if version < (0, 2):
+        assert ids is not None, "a host that offers PSCI 0.1 has 0.1 function IDs"
+        return PsciNode(("arm,psci",), method, ids)
+    allowed = ("arm,psci-0.2", "arm,psci") if version < (1, 0) else ("arm,psci-1.0", "arm,psci-0.2", "arm,psci")
+    compatible = tuple(string for string in allowed if strings is None or string in strings) or allowed
+    return PsciNode(compatible, method, STANDARD_IDS if "arm,psci" in compatible else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What the tree describes. mpidrs are affinity values, the boot CPU's first, without MPIDR's bit 31."""
+
+    ram: Region
+    mpidrs: tuple[int, ...]
+    cpu: str
+    psci: PsciNode | None
+    bootargs: str = ""
+    initrd: Region | None = None
+    gic: Literal[2, 3] | None = None
+
+
+_PHANDLE_CLOCK: Final = 0x8000
+_PHANDLE_GIC: Final = 0x8001
+_PHANDLE_CPU: Final = 0x8100
+
+_UART_PATH: Final = f"serial@{UART.base:x}"
+_UART_SPI: Final = 1
+_CLOCK_HZ: Final = 24_000_000
+
+_GICC_BASE: Final = 0x0801_0000
+_GICR: Final = Region(0x080A_0000, 0x00F6_0000)
+_SPI, _PPI = 0, 1
+_LEVEL_HIGH: Final = 4
+_TIMER_PPIS: Final = (13, 14, 11, 10)  # secure physical, non-secure physical, virtual, hypervisor
+
+
+def build(spec: Spec) -> bytes:
+    """Write the machine's own tree."""
+    tree = fdt.FDT()
+    root = tree.root
+    _set_strings(root, "compatible", "linux,dummy-virt")
+    _set_strings(root, "model", "linux,dummy-virt")
+    _set_words(root, "#address-cells", 2)
+    _set_words(root, "#size-cells", 2)
+    if spec.gic is not None:
+        _set_words(root, "interrupt-parent", _PHANDLE_GIC)
+    root.append(_memory(spec.ram, 2, 2))
+    root.append(_cpus(spec))
+    if spec.psci is not None:
+        root.append(_psci(spec.psci))
+    if spec.gic is not None:
+        root.append(_gic(spec.gic))
+        root.append(_timer(spec))
+    root.append(_clock())
+    root.append(_uart(spec.gic))
+    chosen = fdt.Node("chosen")
+    _set_strings(chosen, "stdout-path", f"/{_UART_PATH}")
+    root.append(chosen)
+    _choose(chosen, spec, 2)
+    return _blob(tree, spec.mpidrs[0] & 0xFFFF_FFFF)
+
+
+def amend(user_dtb: bytes, spec: Spec, psci_keep: bool, name: str = "device tree") -> bytes:
+    """Fit the user's tree to this run as QEMU does, or raise InputError, naming it by name.
+
+    The memory nodes, /chosen's bootargs and initrd, and /psci are replaced; the rest is the user's, CPUs included.
+    As its IDs and method would not match ours, /firmware/psci goes with /psci (QEMU leaves it). psci_keep leaves both.
+    """
+    tree = _parse(user_dtb, name)
+    root = tree.root
+    address_cells = _cells(root, "#address-cells", name)
+    size_cells = _cells(root, "#size-cells", name)
+    for cells, last in ((address_cells, spec.ram.end - 1), (size_cells, spec.ram.size_bytes)):
+        if last >> 32 * cells:
+            raise InputError(f"{name}: its root has one cell for what needs two ({last:#x}); use a smaller -m, or two cells")
+    for node in [node for node in root.nodes if node.name.partition("@")[0] == "memory"]:
+        root.remove_subnode(node.name)
+    root.append(_memory(spec.ram, address_cells, size_cells))
+    chosen = root.get_subnode("chosen")
+    if chosen is None:
+        chosen = fdt.Node("chosen")
+        root.append(chosen)
+    _choose(chosen, spec, address_cells)
+    if not psci_keep:
+        root.remove_subnode("psci")
+        firmware = root.get_subnode("firmware")
+        if firmware is not None:
+            firmware.remove_subnode("psci")
+        if spec.psci is not None:
+            root.append(_psci(spec.psci))
+    return _blob(tree, tree.header.boot_cpuid_phys)
+
+
+def _memory(ram: Region, address_cells: int, size_cells: int) -> fdt.Node:
+    node = fdt.Node(f"memory@{ram.base:x}")
+    _set_strings(node, "device_type", "memory")
+    _set_words(node, "reg", *_wide(ram.base, address_cells), *_wide(ram.size_bytes, size_cells))
+    return node
+
+
+def _cpus(spec: Spec) -> fdt.Node:
+    cpus = fdt.Node("cpus")
+    # Aff3 is MPIDR bits 39:32: one cell does for all CPUs that have none.
+    cells = 2 if any(mpidr >> 32 for mpidr in spec.mpidrs) else 1
+    _set_words(cpus, "#address-cells", cells)
+    _set_words(cpus, "#size-cells", 0)
+    clusters: dict[int, list[int]] = {}
+    for vcpu, mpidr in enumerate(spec.mpidrs):
+        clusters.setdefault(mpidr >> 8, []).append(vcpu)
+    if len(clusters) > 1:
+        cpus.append(_cpu_map(list(clusters.values())))
+    for vcpu, mpidr in enumerate(spec.mpidrs):
+        cpu = fdt.Node(f"cpu@{mpidr:x}")
+        _set_strings(cpu, "device_type", "cpu")
+        _set_strings(cpu, "compatible", spec.cpu)
+        _set_words(cpu, "reg", *_wide(mpidr, cells))
+        if spec.psci is not None:
+            _set_strings(cpu, "enable-method", "psci")
+        _set_words(cpu, "phandle", _PHANDLE_CPU + vcpu)
+        cpus.append(cpu)
+    return cpus
+
+
+def _cpu_map(clusters: list[list[int]]) -> fdt.Node:
+    socket = fdt.Node("socket0")
+    for number, vcpus in enumerate(clusters):
+        cluster = fdt.Node(f"cluster{number}")
+        for position, vcpu in enumerate(vcpus):
+            core = fdt.Node(f"core{position}")
+            _set_words(core, "cpu", _PHANDLE_CPU + vcpu)
+            cluster.append(core)
+        socket.append(cluster)
+    return fdt.Node("cpu-map", socket)
+
+
+def _psci(psci: PsciNode) -> fdt.Node:
+    node = fdt.Node("psci")
+    _set_strings(node, "compatible", *psci.compatible)
+    _set_strings(node, "method", psci.method)
+    if psci.ids is not None:
+        ids = psci.ids
+        for name, fid in (("cpu_suspend", ids.cpu_suspend), ("cpu_off", ids.cpu_off), ("cpu_on", ids.cpu_on), ("migrate", ids.migrate)):
+            if fid is not None:
+                _set_words(node, name, fid)
+    return node
+
+
+def _gic(version: Literal[2, 3]) -> fdt.Node:
+    node = fdt.Node(f"interrupt-controller@{GIC.base:x}")
+    _set_strings(node, "compatible", "arm,cortex-a15-gic" if version == 2 else "arm,gic-v3")
+    second = Region(_GICC_BASE, 0x1_0000) if version == 2 else _GICR
+    _set_words(node, "reg", *_wide(GIC.base, 2), *_wide(0x1_0000, 2), *_wide(second.base, 2), *_wide(second.size_bytes, 2))
+    node.append(fdt.Property("interrupt-controller"))
+    _set_words(node, "#interrupt-cells", 3)
+    _set_words(node, "#address-cells", 0)
+    _set_words(node, "phandle", _PHANDLE_GIC)
+    return node
+
+
+def _timer(spec: Spec) -> fdt.Node:
+    # GICv2's binding puts the CPUs a PPI goes to into bits 15:8.
+    cpu_mask = (1 << min(len(spec.mpidrs), 8)) - 1 << 8 if spec.gic == 2 else 0
+    node = fdt.Node("timer")
+    _set_strings(node, "compatible", "arm,armv8-timer", "arm,armv7-timer")
+    node.append(fdt.Property("always-on"))
+    _set_words(node, "interrupts", *(word for ppi in _TIMER_PPIS for word in (_PPI, ppi, cpu_mask | _LEVEL_HIGH)))
+    return node
+
+
+def _clock() -> fdt.Node:
+    node = fdt.Node("apb-pclk")
+    _set_strings(node, "compatible", "fixed-clock")
+    _set_words(node, "#clock-cells", 0)
+    _set_words(node, "clock-frequency", _CLOCK_HZ)
+    _set_strings(node, "clock-output-names", "clk24mhz")
+    _set_words(node, "phandle", _PHANDLE_CLOCK)
+    return node
+
+
+def _uart(gic: int | None) -> fdt.Node:
+    node = fdt.Node(_UART_PATH)
+    _set_strings(node, "compatible", "arm,pl011", "arm,primecell")
+    _set_words(node, "reg", *_wide(UART.base, 2), *_wide(UART.size_bytes, 2))
+    if gic is None:
+        _set_words(node, "interrupts-extended", 0)
+    else:
+        _set_words(node, "interrupts", _SPI, _UART_SPI, _LEVEL_HIGH)
+    _set_words(node, "clocks", _PHANDLE_CLOCK, _PHANDLE_CLOCK)
+    _set_strings(node, "clock-names", "uartclk", "apb_pclk")
+    return node
+
+
+def _choose(chosen: fdt.Node, spec: Spec, address_cells: int) -> None:
+    if spec.bootargs:
+        # As bytes: the library's strings are ASCII only, a command line need not be.
+        chosen.set_property("bootargs", spec.bootargs.encode("utf-8", "surrogateescape") + b"\0")
+    if spec.initrd is not None:
+        _set_words(chosen, "linux,initrd-start", *_wide(spec.initrd.base, address_cells))
+        _set_words(chosen, "linux,initrd-end", *_wide(spec.initrd.end, address_cells))
+
+
+def _set_words(node: fdt.Node, name: str, *words: int) -> None:
+    node.set_property(name, list(words))
+
+
+def _set_strings(node: fdt.Node, name: str, *strings: str) -> None:
+    node.set_property(name, list(strings))
+
+
+def _wide(value: int, cells: int) -> list[int]:
+    return [value >> 32 * cell & 0xFFFF_FFFF for cell in reversed(range(cells))]
+
+
+_VERSION: Final = 17
+
+
+def _blob(tree: fdt.FDT, boot_cpuid_phys: int) -> bytes:
+    return bytes(tree.to_dtb(version=_VERSION, boot_cpuid_phys=boot_cpuid_phys))
+
+
+def _cells(root: fdt.Node, name: str, label: str) -> int:
+    cells = root.get_property(name)
+    value = cells.value if isinstance(cells, fdt.PropWords) and len(cells) == 1 else None
+    if value not in (1, 2):
+        raise InputError(f"{label}: {name} of its root is {'missing' if cells is None else 'neither 1 nor 2'}; allowed are 1 and 2 cells")
+    return int(value)
+
+
+# A user's blob becomes fdt's tree, and fdt writes it again; but the tokens are read here. fdt.parse_dtb() checks no length,
+# refuses NOPs (which QEMU leaves behind), raises bare Exceptions, and takes minutes over a blob made to hurt it.
+
+# Linux's limit (MAX_FDT_SIZE in arm64's fixmap), and its depth (FDT_MAX_DEPTH); the counts are ten times a large SoC's.
+MAX_DTB_BYTES: Final = 2 * MiB
+_MAX_DEPTH: Final = 64
+_MAX_ITEMS: Final = 131_072
+_MAX_NAMES_BYTES: Final = 128 * KiB
+_MAX_RESERVED: Final = 1024
+
+_MAGIC: Final = 0xD00D_FEED
+_HEADER: Final = struct.Struct(">10I")
+_WORD: Final = struct.Struct(">I")
+_PAIR: Final = struct.Struct(">II")
+_RESERVED: Final = struct.Struct(">QQ")
+_BEGIN_NODE, _END_NODE, _PROP, _NOP, _END = 1, 2, 3, 4, 9
+_NAME: Final = re.compile(rb"[0-9A-Za-z,._+*#?@-]{1,255}")
+
+
+def _parse(blob: bytes, label: str) -> fdt.FDT:
+    try:
+        return _tree(blob)
+    except _BrokenBlobError as broken:
+        raise InputError(f"{label} is not a usable device tree blob: {broken}") from None
+    except struct.error:
+        raise InputError(f"{label} is not a usable device tree blob: it ends in the middle of its structure") from None
+
+
+class _BrokenBlobError(Exception):
+    pass
+
+
+def _tree(blob: bytes) -> fdt.FDT:
+    if len(blob) > MAX_DTB_BYTES:
+        raise _BrokenBlobError(f"it has {len(blob)} bytes; allowed are {MAX_DTB_BYTES}, as in Linux")
+    if len(blob) < _HEADER.size:
+        raise _BrokenBlobError(f"it has {len(blob)} bytes, and a header alone has {_HEADER.size}")
+    magic, total, struct_at, strings_at, reserved_at, version, compatible, boot_cpuid_phys, strings_size, struct_size = _HEADER.unpack_from(
+        blob
+    )
+    if magic != _MAGIC:
+        raise _BrokenBlobError(f"it begins with {magic:#010x}, not {_MAGIC:#x}")
+    if version < _VERSION or compatible > _VERSION:
+        raise _BrokenBlobError(f"its version is {version}, compatible with {compatible}; {_VERSION} is read")
+    if total > len(blob) or max(struct_at + struct_size, strings_at + strings_size, reserved_at + _RESERVED.size) > total:
+        raise _BrokenBlobError(f"its header promises more than its {len(blob)} bytes")
+    tree = fdt.FDT()
+    tree.header.version = _VERSION
+    tree.header.boot_cpuid_phys = boot_cpuid_phys
+    tree.entries = list(_reserved(blob[reserved_at:total]))
+    tree.root = _nodes(blob[struct_at : struct_at + struct_size], blob[strings_at : strings_at + strings_size])
+    return tree
+
+
+def _reserved(block: bytes) -> Iterator[dict[str, int]]:
+    for number in range(_MAX_RESERVED + 1):
+        address, size_bytes = _RESERVED.unpack_from(block, number * _RESERVED.size)
+        if not address and not size_bytes:
+            return
+        yield {"address": address, "size": size_bytes}
+    raise _BrokenBlobError(f"it reserves more than {_MAX_RESERVED} regions of memory")
+
+
+def _nodes(block: bytes, strings: bytes) -> fdt.Node:
+    root: fdt.Node | None = None
+    path: list[tuple[fdt.Node, set[bytes]]] = []
+    for token, name, value in _tokens(block, strings):
+        if token == _PROP and path:
+            node, taken = path[-1]
+            node.props.append(_property(_new_name(name, b"", taken), value))
+        elif token == _BEGIN_NODE and path:
+            parent, taken = path[-1]
+            # Past Node.append(), whose search for a namesake makes many children slow.
+            node = fdt.Node(_new_name(name, b"/", taken))
+            node.set_parent(parent)
+            parent.nodes.append(node)
+            path.append((node, set()))
+            if len(path) > _MAX_DEPTH:
+                raise _BrokenBlobError(f"its nodes are more than {_MAX_DEPTH} deep")
+        elif token == _BEGIN_NODE and root is None:
+            root = fdt.Node("/")
+            path.append((root, set()))
+        elif token == _END_NODE and path:
+            path.pop()
+        elif token == _END and root is not None and not path:
+            break
+        else:
+            raise _BrokenBlobError(f"a token {token:#x} stands where it may not")
+    assert root is not None
+    return root
+
+
+def _tokens(block: bytes, strings: bytes) -> Iterator[tuple[int, bytes, bytes]]:
+    names: dict[int, bytes] = {}
+    position = names_bytes = 0
+    for _ in range(_MAX_ITEMS):
+        token = _WORD.unpack_from(block, position)[0]
+        position += _WORD.size
+        name = value = b""
+        if token == _NOP:
+            continue
+        if token == _BEGIN_NODE:
+            name = _string(block, position)
+            position = _align(position + len(name) + 1)
+        elif token == _PROP:
+            size_bytes, name_at = _PAIR.unpack_from(block, position)
+            position += _PAIR.size
+            value = block[position : position + size_bytes]
+            if len(value) != size_bytes:
+                raise _BrokenBlobError(f"a property of {size_bytes} bytes runs past its end")
+            position = _align(position + size_bytes)
+            if name_at not in names:
+                names[name_at] = _string(strings, name_at)
+                names_bytes += len(names[name_at]) + 1
+                if names_bytes > _MAX_NAMES_BYTES:
+                    raise _BrokenBlobError(f"its property names have more than {_MAX_NAMES_BYTES} bytes")
+            name = names[name_at]
+        yield token, name, value
+    raise _BrokenBlobError(f"it has more than {_MAX_ITEMS} tokens")
+
+
+def _property(name: str, value: bytes) -> fdt.Property:
+    # Words only where amend() reads them; all else stays the bytes it was.
+    if len(value) == _WORD.size and name in ("#address-cells", "#size-cells"):
+        return fdt.PropWords(name, _WORD.unpack(value)[0])
+    return fdt.PropBytes(name, data=value)
+
+
+def _new_name(name: bytes, kind: bytes, taken: set[bytes]) -> str:
+    if not _NAME.fullmatch(name):
+        raise _BrokenBlobError(f"{ascii(name)[1:60]} is no name for a node or property")
+    if kind + name in taken:
+        raise _BrokenBlobError(f"the name {ascii(name)[1:60]} is used twice in one node")
+    taken.add(kind + name)
+    return name.decode("ascii")
+
+
+def _string(block: bytes, start: int) -> bytes:
+    end = block.find(b"\0", start, start + 256)
+    if end < 0:
+        raise _BrokenBlobError("a name in it does not end")
+    return block[start:end]
+
+
+def _align(position: int) -> int:
+    return position + 3 & ~3

@@ -1,0 +1,408 @@
+"""The Unicorn engine: memory, registers by name, one context per vCPU, exact slices, hooks.
+
+1. Only this file and `emu/trap.py` know Unicorn.
+2. One engine for the machine; a vCPU is a saved context. A slice is an instruction count, never 0 and never a timer: a stop from
+   another thread re-executes loads and stores, and going between counted and uncounted runs flushes all translations.
+3. `stop` is called between instructions only, from an interrupt callback; never from a device callback.
+4. No callback lets an exception escape into C: it is kept in `failure` and raised again by `run`.
+
+The exclusive monitor compares by value, as QEMU's does: a store-exclusive succeeds when memory holds what the load-exclusive
+read, whatever happened in between.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import struct
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import unicorn
+from unicorn import arm64_const as arm64
+from unicorn.unicorn_py3.unicorn import uclib
+
+from emu.memory import Region
+from firmware.abi import ENTRY_PSTATE
+
+SystemRegister = tuple[int, int, int, int, int]  # op0, op1, CRn, CRm, op2
+
+# System registers, as MRS encodes them.
+SCR_EL3: Final = (3, 6, 1, 1, 0)
+HCR_EL2: Final = (3, 4, 1, 1, 0)
+CPTR_EL3: Final = (3, 6, 1, 1, 2)
+ZCR_EL3: Final = (3, 6, 1, 2, 0)
+ZCR_EL2: Final = (3, 4, 1, 2, 0)
+CNTHCTL_EL2: Final = (3, 4, 14, 1, 0)
+VMPIDR_EL2: Final = (3, 4, 0, 0, 5)
+SCTLR_EL1: Final = (3, 0, 1, 0, 0)
+SPSR_EL1: Final = (3, 0, 4, 0, 0)
+
+_NS_HCE_RW: Final = 0x501  # SCR_EL3: non-secure, HVC enabled, EL2 is AArch64
+_HCR_RW_TWI: Final = 1 << 31 | 1 << 13  # HCR_EL2: EL1 is AArch64, WFI traps, so that a stop and a wait cannot be confused
+_EL1PCTEN_EL1PCEN: Final = 3
+_SVE_FOR_EL1: Final = 0x100  # CPTR_EL3.EZ
+_SVE_LENGTH: Final = 0xF
+_MPIDR_RES1: Final = 0x8000_0000
+
+CPU_MODELS: Final = {
+    "cortex-a53": arm64.UC_CPU_ARM64_A53,
+    "cortex-a57": arm64.UC_CPU_ARM64_A57,
+    "cortex-a72": arm64.UC_CPU_ARM64_A72,
+    "max": arm64.UC_CPU_ARM64_MAX,
+}
+
+# Registers by the names this project uses.
+REGISTERS: Final = {
+    **{f"x{number}": arm64.UC_ARM64_REG_X0 + number for number in range(29)},
+    "x29": arm64.UC_ARM64_REG_X29,
+    "x30": arm64.UC_ARM64_REG_X30,
+    "sp": arm64.UC_ARM64_REG_SP,
+    "pc": arm64.UC_ARM64_REG_PC,
+    "pstate": arm64.UC_ARM64_REG_PSTATE,
+    "sp_el0": arm64.UC_ARM64_REG_SP_EL0,
+    "sp_el1": arm64.UC_ARM64_REG_SP_EL1,
+    "elr_el1": arm64.UC_ARM64_REG_ELR_EL1,
+    "esr_el1": arm64.UC_ARM64_REG_ESR_EL1,
+    "far_el1": arm64.UC_ARM64_REG_FAR_EL1,
+    "vbar_el1": arm64.UC_ARM64_REG_VBAR_EL1,
+}
+
+# Exceptions as the engine numbers them (Unicorn 2.1.4, qemu/target/arm/cpu.h).
+EXCP_UDEF: Final = 1
+EXCP_SWI: Final = 2
+EXCP_PREFETCH_ABORT: Final = 3
+EXCP_DATA_ABORT: Final = 4
+EXCP_BKPT: Final = 7
+EXCP_HVC: Final = 11
+EXCP_SMC: Final = 13
+
+_UNMAPPED: Final = {
+    unicorn.UC_ERR_READ_UNMAPPED: "read from",
+    unicorn.UC_ERR_WRITE_UNMAPPED: "write to",
+    unicorn.UC_ERR_FETCH_UNMAPPED: "instruction fetch from",
+}
+
+library = ctypes.PyDLL(uclib._name)  # keeps the GIL: a callback is several times cheaper, and a slice is short
+
+_INTERRUPT: Final = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32)
+_SYSTEM_REGISTER: Final = ctypes.CFUNCTYPE(ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p, ctypes.c_void_p)
+_MMIO_READ: Final = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint, ctypes.c_void_p)
+_MMIO_WRITE: Final = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint, ctypes.c_uint64, ctypes.c_void_p)
+
+_ZERO: Final = ctypes.c_uint64(0)
+_CP_REG: Final = ctypes.c_int(arm64.UC_ARM64_REG_CP_REG)
+_TLB_FLUSH: Final = ctypes.c_int(unicorn.UC_CTL_TLB_FLUSH | 0 << 26 | unicorn.UC_CTL_IO_WRITE << 30)
+_MAP_NORESERVE: Final = getattr(mmap, "MAP_NORESERVE", 0)
+
+_SCRATCH_PAGE: Final = 0x1000
+_SYNDROMES: Final = (0x5600_1234, 0xF200_4321)  # SVC #0x1234, BRK #0x4321
+
+
+class EngineError(Exception):
+    """The engine could not go on: what it said, and the address where it knows one."""
+
+    def __init__(self, what: str, address: int | None = None) -> None:
+        super().__init__(what if address is None else f"{what} {address:#x}")
+        self.address = address
+
+
+class _CpReg(ctypes.Structure):
+    # uc_arm64_cp_reg
+    _fields_ = [(name, ctypes.c_uint32) for name in ("crn", "crm", "op0", "op1", "op2")] + [("value", ctypes.c_uint64)]
+
+
+class Register:
+    """One register of the current vCPU, 64 bits wide."""
+
+    __slots__ = ("_box", "_handle", "_number", "_pointer")
+
+    def __init__(self, handle: ctypes.c_void_p, number: int) -> None:
+        self._handle = handle
+        self._number = ctypes.c_int(number)
+        self._box = ctypes.c_uint64()
+        self._pointer = ctypes.c_void_p(ctypes.addressof(self._box))
+
+    def get(self) -> int:
+        library.uc_reg_read(self._handle, self._number, self._pointer)
+        return self._box.value
+
+    def set(self, value: int) -> None:
+        self._box.value = value
+        library.uc_reg_write(self._handle, self._number, self._pointer)
+
+
+class Engine:
+    """A machine's CPUs and memory.
+
+    cpu     one of CPU_MODELS
+    mpidrs  affinity fields of each vCPU's MPIDR_EL1
+    """
+
+    def __init__(self, cpu: str, mpidrs: tuple[int, ...]) -> None:
+        self.uc = unicorn.Uc(unicorn.UC_ARCH_ARM64, unicorn.UC_MODE_ARM)
+        self.uc.ctl_set_cpu_model(CPU_MODELS[cpu])
+        self.handle = ctypes.c_void_p(ctypes.cast(self.uc._uch, ctypes.c_void_p).value)
+        self.uc.ctl_exits_enabled(True)
+        self.reg = {name: Register(self.handle, number) for name, number in REGISTERS.items()}
+        self.x = tuple(self.reg[f"x{number}"] for number in range(31))
+        self.pc, self.pstate, self.sp = self.reg["pc"], self.reg["pstate"], self.reg["sp"]
+        self.current = 0
+        self.failure: BaseException | None = None
+        self._keep: list[object] = []  # what C holds pointers to
+        self._cp_reg = _CpReg()
+        self._count = ctypes.c_size_t()
+        self._go_to_el1(cpu)
+        self._scratch = self.uc.context_save()
+        self._syndrome, self._fault_address, self._target_el = self._find_syndrome()
+        # A context is a vCPU's whole state; the second set stays as at power-on.
+        self._contexts = [self._power_on_context(mpidr) for mpidr in mpidrs]
+        self._pristine = [self._power_on_context(mpidr) for mpidr in mpidrs]
+        self._load(self._contexts[0])
+
+    def _go_to_el1(self, cpu: str) -> None:
+        self.set_system_register(SCR_EL3, _NS_HCE_RW)
+        self.set_system_register(CNTHCTL_EL2, _EL1PCTEN_EL1PCEN)
+        if cpu == "max":
+            for register, value in ((CPTR_EL3, _SVE_FOR_EL1), (ZCR_EL3, _SVE_LENGTH), (ZCR_EL2, _SVE_LENGTH)):
+                self.set_system_register(register, value)
+        self.set_pstate(ENTRY_PSTATE)
+        self.set_system_register(HCR_EL2, _HCR_RW_TWI)
+
+    def _power_on_context(self, mpidr: int) -> Any:
+        self.set_system_register(VMPIDR_EL2, _MPIDR_RES1 | mpidr)
+        return self.uc.context_save()
+
+    # ---- memory and devices
+
+    def map_ram(self, region: Region) -> mmap.mmap:
+        """Map zeroed memory; the returned buffer is the guest's memory itself. Raises OSError if the host has too little."""
+        buffer = mmap.mmap(-1, region.size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE)
+        address = ctypes.addressof(ctypes.c_char.from_buffer(buffer))
+        self.uc.mem_map_ptr(region.base, region.size_bytes, unicorn.UC_PROT_ALL, address)
+        self._keep.append(buffer)
+        return buffer
+
+    def map_device(self, region: Region, read: Callable[[int, int], int], write: Callable[[int, int, int], None]) -> None:
+        """Route accesses of 1, 2 or 4 bytes to read(offset, size) and write(offset, size, value); 8 bytes come as two halves."""
+
+        def on_read(_uc: int, offset: int, size: int, _user: int) -> int:
+            try:
+                return read(offset, size)
+            except BaseException as error:
+                self.fail(error)
+                return 0
+
+        def on_write(_uc: int, offset: int, size: int, value: int, _user: int) -> None:
+            try:
+                write(offset, size, value)
+            except BaseException as error:
+                self.fail(error)
+
+        reader, writer = _MMIO_READ(on_read), _MMIO_WRITE(on_write)
+        self._keep += (reader, writer)
+        base, size = ctypes.c_uint64(region.base), ctypes.c_size_t(region.size_bytes)
+        _check(library.uc_mmio_map(self.handle, base, size, reader, None, writer, None))
+
+    def flush_translations(self) -> None:
+        """Forget translated code: needed after the host wrote to memory that may hold some."""
+        self.uc.ctl_flush_tb()
+
+    def read_virtual(self, address: int, size_bytes: int) -> bytes | None:
+        """Read through the current vCPU's translation; None where that faults."""
+        buffer = ctypes.create_string_buffer(size_bytes)
+        error = library.uc_vmem_read(
+            self.handle, ctypes.c_uint64(address), ctypes.c_int(unicorn.UC_PROT_READ), buffer, ctypes.c_size_t(size_bytes)
+        )
+        return None if error else buffer.raw
+
+    def instruction_at(self, address: int) -> int | None:
+        """Return the instruction word at a virtual address, or None where it cannot be fetched."""
+        word = None if address % 4 else self.read_virtual(address, 4)
+        return None if word is None else int.from_bytes(word, "little")
+
+    # ---- registers
+
+    def system_register(self, register: SystemRegister) -> int:
+        """Return a system register's raw value, without the side effects of MRS."""
+        self._name(register)
+        _check(library.uc_reg_read(self.handle, _CP_REG, ctypes.byref(self._cp_reg)))
+        return int(self._cp_reg.value)
+
+    def set_system_register(self, register: SystemRegister, value: int) -> None:
+        """Write a system register raw; the engine's cached flags follow."""
+        self._name(register)
+        self._cp_reg.value = value
+        _check(library.uc_reg_write(self.handle, _CP_REG, ctypes.byref(self._cp_reg)))
+
+    def _name(self, register: SystemRegister) -> None:
+        reg = self._cp_reg
+        reg.op0, reg.op1, reg.crn, reg.crm, reg.op2 = register
+
+    def set_pstate(self, value: int) -> None:
+        # Writing PSTATE leaves the cached flags behind; a system-register write rebuilds them.
+        self.pstate.set(value)
+        self.set_system_register(SPSR_EL1, self.system_register(SPSR_EL1))
+
+    def exception_syndrome(self) -> tuple[int, int, int]:
+        """Return (ESR, FAR, target exception level) of the exception whose callback is running."""
+        library.uc_context_save(self.handle, self._scratch.context)
+        return self._syndrome.value, self._fault_address.value, self._target_el.value
+
+    def _find_syndrome(self) -> tuple[ctypes.c_uint32, ctypes.c_uint64, ctypes.c_uint32]:
+        # The API has no syndrome, but a context holds it: run one SVC and one BRK with known immediates and look where a
+        # context then holds both syndromes. `env->exception` is {u32 syndrome, u32 fsr, u64 vaddress, u32 target_el}.
+        context = self._scratch.context
+        images: list[bytes] = []
+
+        def on_interrupt(_uc: object, _number: int, _user: object) -> None:
+            library.uc_context_save(self.handle, context)
+            images.append(ctypes.string_at(context, self._scratch.size))
+            self.uc.emu_stop()
+
+        before = self.uc.context_save()
+        self.uc.mem_map(_SCRATCH_PAGE, 0x1000)
+        self.uc.mem_write(_SCRATCH_PAGE, struct.pack("<2I", 0xD400_0001 | 0x1234 << 5, 0xD420_0000 | 0x4321 << 5))
+        hook = self.uc.hook_add(unicorn.UC_HOOK_INTR, on_interrupt)
+        for address in (_SCRATCH_PAGE, _SCRATCH_PAGE + 4):
+            self.pc.set(address)
+            self.uc.emu_start(address, 0, count=1)
+        self.uc.hook_del(hook)
+        self.uc.mem_unmap(_SCRATCH_PAGE, 0x1000)
+        self.uc.ctl_flush_tb()
+        self._load(before)
+        found = [_find_all(image, struct.pack("<I", syndrome)) for image, syndrome in zip(images, _SYNDROMES, strict=True)]
+        offsets = found[0] & found[1]
+        assert len(offsets) == 1, f"the engine's context holds the syndrome at {sorted(offsets)}"
+        base = context.value + offsets.pop()
+        return ctypes.c_uint32.from_address(base), ctypes.c_uint64.from_address(base + 8), ctypes.c_uint32.from_address(base + 16)
+
+    # ---- vCPUs
+
+    def switch(self, vcpu: int) -> None:
+        """Make another vCPU current."""
+        if vcpu != self.current:
+            library.uc_context_save(self.handle, self._contexts[self.current].context)
+            self._load(self._contexts[vcpu])
+            self.current = vcpu
+
+    def reset_current(self) -> None:
+        """Give the current vCPU its power-on state."""
+        self._load(self._pristine[self.current])
+
+    def reset_all(self) -> None:
+        """Give every vCPU its power-on state and make the first one current."""
+        for vcpu in reversed(range(len(self._contexts))):
+            self._load(self._pristine[vcpu])
+            library.uc_context_save(self.handle, self._contexts[vcpu].context)
+        self.current = 0
+
+    def _load(self, context: Any) -> None:
+        library.uc_context_restore(self.handle, context.context)
+        library.uc_ctl(self.handle, _TLB_FLUSH)  # the TLB is not part of a context
+
+    # ---- running
+
+    def run(self, count: int) -> None:
+        """Run the current vCPU for exactly `count` instructions, or fewer if a callback stops it.
+
+        Raises EngineError where the guest touched memory that is not there, and again whatever a callback raised.
+        """
+        self._count.value = count
+        error = library.uc_emu_start(self.handle, ctypes.c_uint64(self.pc.get()), _ZERO, _ZERO, self._count)
+        if self.failure is not None:
+            failure, self.failure = self.failure, None
+            raise failure
+        if error:
+            raise self._describe(error)
+
+    def stop(self) -> None:
+        """End the slice before the next instruction; for interrupt callbacks only."""
+        library.uc_emu_stop(self.handle)
+
+    def fail(self, error: BaseException) -> None:
+        """Keep what a callback raised, and end the run."""
+        if self.failure is None:
+            self.failure = error
+        library.uc_emu_stop(self.handle)
+
+    def _describe(self, error: int) -> EngineError:
+        what = _UNMAPPED.get(error)
+        if what is None:
+            return EngineError(f"the engine stopped: {unicorn.UcError(error)}")
+        # The address is told to a memory hook only, and a memory hook slows every store down: install it for one retry.
+        addresses: list[int] = []
+
+        def on_invalid(_uc: object, _access: int, address: int, _size: int, _value: int, _user: object) -> bool:
+            addresses.append(address)
+            return False
+
+        hook = self.uc.hook_add(unicorn.UC_HOOK_MEM_INVALID, on_invalid)
+        self._count.value = 1
+        library.uc_emu_start(self.handle, ctypes.c_uint64(self.pc.get()), _ZERO, _ZERO, self._count)
+        self.uc.hook_del(hook)
+        return EngineError(f"{what} unmapped address", addresses[0] if addresses else None)
+
+    # ---- hooks
+
+    def hook_interrupts(self, callback: Callable[[int, int], None]) -> None:
+        """Call back with (engine handle, exception number) at every exception; the callback must not raise."""
+        self._hook(unicorn.UC_HOOK_INTR, _INTERRUPT(callback))
+
+    def hook_system_registers(
+        self, readers: Mapping[SystemRegister, Callable[[], int]], writers: Mapping[SystemRegister, Callable[[int], None]]
+    ) -> None:
+        """Serve MRS by readers[register]() and MSR by writers[register](value); all others stay the engine's."""
+        by_key_read = {_key(register): reader for register, reader in readers.items()}
+        by_key_write = {_key(register): writer for register, writer in writers.items()}
+        string_at, result, write = ctypes.string_at, ctypes.c_uint64(), library.uc_reg_write
+        pointer = ctypes.c_void_p(ctypes.addressof(result))
+        self._keep.append(result)
+
+        def on_mrs(_uc: int, target: int, cp_reg: int, _user: int) -> int:
+            reader = by_key_read.get(string_at(cp_reg, 20))
+            if reader is None:
+                return 0
+            try:
+                result.value = reader()
+                write(self.handle, ctypes.c_int(target), pointer)
+            except BaseException as error:
+                self.fail(error)
+            return 1
+
+        def on_msr(_uc: int, _source: int, cp_reg: int, _user: int) -> int:
+            writer = by_key_write.get(string_at(cp_reg, 20))
+            if writer is None:
+                return 0
+            try:
+                writer(ctypes.c_uint64.from_address(cp_reg + 24).value)
+            except BaseException as error:
+                self.fail(error)
+            return 1
+
+        self._hook(unicorn.UC_HOOK_INSN, _SYSTEM_REGISTER(on_mrs), arm64.UC_ARM64_INS_MRS)
+        self._hook(unicorn.UC_HOOK_INSN, _SYSTEM_REGISTER(on_msr), arm64.UC_ARM64_INS_MSR)
+
+    def hook_blocks(self, callback: Callable[[int, int], None]) -> None:
+        """Call back with (address, size in bytes) before every translated block; slow."""
+        self.uc.hook_add(unicorn.UC_HOOK_BLOCK, lambda _uc, address, size, _user: callback(address, size))
+
+    def _hook(self, kind: int, callback: Any, *extra: int) -> None:
+        self._keep.append(callback)
+        hook = ctypes.c_size_t()
+        everywhere = (ctypes.c_uint64(1), ctypes.c_uint64(0))
+        rest = tuple(ctypes.c_int(value) for value in extra)
+        _check(library.uc_hook_add(self.handle, ctypes.byref(hook), ctypes.c_int(kind), callback, None, *everywhere, *rest))
+
+
+def _check(error: int) -> None:
+    assert error == unicorn.UC_ERR_OK, str(unicorn.UcError(error))
+
+
+def _key(register: SystemRegister) -> bytes:
+    op0, op1, crn, crm, op2 = register
+    return struct.pack("<5I", crn, crm, op0, op1, op2)
+
+
+def _find_all(image: bytes, needle: bytes) -> set[int]:
+    return {offset for offset in range(0, len(image) - 3, 4) if image.startswith(needle, offset)}

@@ -1,0 +1,82 @@
+"""The listing commands: registers, functions, hosts, guests."""
+
+from __future__ import annotations
+
+import sys
+
+from rich.console import Console
+from rich.table import Table
+
+from emu.setup import Choices, make
+from firmware import fwregs
+from firmware.dispatch import SERVICES
+from firmware.hosts import HOSTS
+from firmware.table import is_offered
+from guests import FOLDER, catalogue
+from guests import elf_path as _elf_path
+
+_WIDE = 180
+
+
+def show(*columns: str, rows: list[tuple[str, ...]]) -> None:
+    """Print an aligned table; plain and unfolded when piped."""
+    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else _WIDE, highlight=False)
+    table = Table(*columns, box=None, header_style="bold", pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table, markup=False) if not rows else console.print(table)
+
+
+def regs(choices: Choices) -> int:
+    """List a host's firmware registers: ID, size, value, allowed values, and what each refusal means."""
+    firmware = make(choices).firmware()
+    config = firmware.config
+    rows = []
+    for register_id in firmware.reg_list():
+        register = fwregs.find(config, register_id)
+        locked = "until the first run" if register.locks else "at any time"
+        rows.append((register.name, f"{register.id:#018x}", "64", f"{register.get(config):#x}", register.allowed(config), locked))
+    if not rows:
+        print(f"host {config.host.name} has no firmware registers: it offers PSCI {config.host.latest} and nothing else")
+        return 0
+    show("register", "ID", "bits", "value", "allowed", "writable", rows=rows)
+    print()
+    show("refusal", "meaning", rows=list(fwregs.REFUSALS))
+    return 0
+
+
+def functions(choices: Choices) -> int:
+    """List every function: IDs, since when, and whether the host serves it as configured."""
+    config = make(choices).config
+    rows = []
+    for service in SERVICES:
+        for function in service.functions(config):
+            fid32, fid64 = (f"{fid:#010x}" if fid is not None else "-" for fid in (function.fid32, function.fid64))
+            served = "yes" if is_offered(config, service, function) else "no"
+            rows.append((function.name, fid32, fid64, f"{service.name} {function.since}", served, ", ".join(function.args)))
+    show("function", "SMC32", "SMC64", "since", config.host.name, "arguments", rows=rows)
+    return 0
+
+
+def hosts() -> int:
+    """List the modelled hosts."""
+    rows = []
+    for host in HOSTS.values():
+        offered = [str(version) for version in host.versions]
+        smccc = "-" if host.smccc is None else str(host.smccc)
+        rows.append((host.name, ", ".join((["0.1"] if host.offers_0_1 else []) + offered), smccc, str(len(host.registers)), host.summary))
+    show("host", "PSCI", "SMCCC", "registers", "what it is", rows=rows)
+    return 0
+
+
+def guests(name: str | None) -> int:
+    """List the guests, or tell one whole."""
+    if name is None:
+        show("guest", "CPUs", "what it is", rows=[(guest.name, str(guest.smp), guest.summary) for guest in catalogue().values()])
+        print("\npsci-emu guests NAME tells one whole, with the path that -kernel takes.")
+        return 0
+    elf = _elf_path(name)
+    guest = catalogue()[name]
+    print(f"{guest.name}: {guest.summary}\n\n{guest.lesson.strip()}\n")
+    print(f"source  {FOLDER / guest.source}\nimage   {elf}\nrun     psci-emu run -kernel {elf} -smp {guest.smp} -d psci")
+    return 0

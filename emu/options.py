@@ -1,0 +1,75 @@
+"""The command line as QEMU users type it: names with one dash or two, and a refusal by name for what is not offered.
+
+argparse reads `-device` as `-d evice`; so every word is matched whole here first, and argparse only sees `--name=value`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from typing import Final, NoReturn
+
+from firmware.errors import UserError, unknown
+
+# Options of QEMU's that state what we do anyway, with the values that do; None: a flag.
+STATED: Final[dict[str, tuple[str, ...] | None]] = {
+    "accel": ("tcg", "tcg,thread=single"),
+    "display": ("none",),
+    "monitor": ("none",),
+    "net": ("none",),
+    "nic": ("none",),
+    "nodefaults": None,
+    "nographic": None,
+    "semihosting": None,
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse that raises UserError instead of ending the process."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(message)
+
+
+def whole_words(arguments: Iterable[str], parser: argparse.ArgumentParser, what: str) -> list[str]:
+    """Rewrite a command's options as --name=value; raise UserError for one that does not exist or lacks its value."""
+    actions = {name: action for action in parser._actions for name in action.option_strings}
+    known = {name.lstrip("-"): (name, action.nargs != 0) for name, action in actions.items()}
+    words, rewritten = list(arguments), []
+    while words:
+        word = words.pop(0)
+        if not word.startswith("-") or word == "-":
+            rewritten.append(word)
+            continue
+        name, equals, value = word.lstrip("-").partition("=")
+        if name in STATED:
+            _check_stated(name, value if equals else (words.pop(0) if STATED[name] is not None and words else None))
+            continue
+        if name not in known or (len(word) - len(word.lstrip("-")) > 2):  # noqa: PLR2004
+            raise _not_offered(name, known, what)
+        option, takes_value = known[name]
+        if not takes_value:
+            if equals:
+                raise UserError(f"-{name} takes no value, not {value!r}")
+            rewritten.append(option)
+            continue
+        if not equals:
+            if not words:
+                raise UserError(f"-{name} needs a value")
+            value = words.pop(0)
+        rewritten += [option + ("=" + value if option.startswith("--") else value)]
+    return rewritten
+
+
+def _check_stated(name: str, value: str | None) -> None:
+    allowed = STATED[name]
+    if allowed is None:
+        if value is not None:
+            raise UserError(f"-{name} takes no value, not {value!r}")
+    elif value not in allowed:
+        raise UserError(f"-{name} {value} is not offered; allowed: {', '.join(allowed)}")
+
+
+def _not_offered(name: str, known: Iterable[str], what: str) -> UserError:
+    sentence = str(unknown("option", f"-{name}", [f"-{option}" for option in known if len(option) > 1]))
+    return UserError(sentence.replace("unknown option", "option", 1).replace("; ", f" is not offered by {what}; ", 1))

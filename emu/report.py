@@ -1,0 +1,99 @@
+"""What is told beside the console: the -d log, and the account of a crash."""
+
+from __future__ import annotations
+
+from typing import Final, TextIO
+
+from emu.machine import Machine
+from emu.trace import Text
+from emu.trap import Record
+from firmware.abi import PowerState
+from firmware.trap import EntryState
+
+_EXCEPTIONS: Final = {1: "undefined instruction", 2: "SVC", 3: "prefetch abort", 4: "data abort", 7: "BRK"}
+_INSTRUCTIONS_AROUND: Final = 4
+
+
+class Log:
+    """Write what the user asked to see with -d, a line at a time."""
+
+    def __init__(self, machine: Machine, categories: frozenset[str], stream: TextIO) -> None:
+        self._machine = machine
+        self._stream = stream
+        self.text = Text(machine.trap_path.names.get, machine.symbols)
+        if "psci" in categories:
+            machine.trap_path.watch(self._call)
+            machine.on_entry.append(self._entry)
+            machine.on_event.append(self._event)
+        if "int" in categories:
+            machine.on_exception.append(self._exception)
+        if "engine" in categories:
+            machine.on_slice.append(self._slice)
+        if "in_asm" in categories:
+            self._seen: set[int] = set()
+            machine.engine.hook_blocks(self._block)
+
+    def _line(self, line: str) -> None:
+        print(line, file=self._stream)
+
+    def _call(self, record: Record) -> None:
+        self._line(self.text.call(record))
+
+    def _entry(self, vcpu: int, entry: EntryState, before: PowerState, after: PowerState) -> None:
+        self._line(self.text.entry(self._machine.clock.now_ns, vcpu, entry, before, after))
+
+    def _event(self, vcpu: int, what: str) -> None:
+        self._line(self.text.event(self._machine.clock.now_ns, vcpu, what))
+
+    def _exception(self, number: int, esr: int, far: int, pc: int, vector: int) -> None:
+        machine = self._machine
+        name = _EXCEPTIONS.get(number, f"exception {number}")
+        what = f"{name} at {self.text.place(pc)}, ESR_EL1 {esr:#x}, FAR_EL1 {far:#x}, enters {self.text.place(vector)}"
+        self._line(self.text.event(machine.clock.now_ns, machine.engine.current, what))
+
+    def _slice(self, vcpu: int, count: int) -> None:
+        machine = self._machine
+        what = f"slice of {count} instructions from {self.text.place(machine.engine.pc.get())}"
+        self._line(self.text.event(machine.clock.now_ns, vcpu, what))
+
+    def _block(self, address: int, size_bytes: int) -> None:
+        if address in self._seen:
+            return
+        self._seen.add(address)
+        self._line(f"IN: {self.text.place(address)}")
+        for line in disassemble(self._machine, address, size_bytes // 4):
+            self._line(line)
+        self._line("")
+
+
+def disassemble(machine: Machine, address: int, count: int, mark: int | None = None) -> list[str]:
+    """Spell `count` instructions from a virtual address, one line each; `mark` gets an arrow."""
+    import capstone  # noqa: PLC0415  90 ms that a run without a crash does not pay
+
+    decoder = capstone.Cs(capstone.CS_ARCH_ARM64, capstone.CS_MODE_ARM)
+    lines = []
+    for place in range(address, address + 4 * count, 4):
+        word = machine.engine.instruction_at(place)
+        if word is None:
+            continue
+        decoded = next(decoder.disasm_lite(word.to_bytes(4, "little"), place), None)
+        spelled = f"{decoded[2]:<8} {decoded[3]}".rstrip() if decoded else ".word"
+        lines.append(f"{'->' if place == mark else '  '} {place:#014x}  {word:08x}  {spelled}")
+    return lines
+
+
+def crash(machine: Machine) -> str:
+    """Spell the registers, the instructions around PC and the last calls."""
+    engine = machine.engine
+    text = Text(machine.trap_path.names.get, machine.symbols)
+    pc = engine.pc.get()
+    lines = [f"cpu{engine.current} at {text.place(pc)}, PSTATE {engine.pstate.get():#x}, virtual time {machine.clock.now_ns} ns"]
+    named = [("PC", pc), ("SP", engine.sp.get()), *((f"X{number}", register.get()) for number, register in enumerate(engine.x))]
+    named += [(name.upper(), engine.reg[name].get()) for name in ("elr_el1", "esr_el1", "far_el1", "vbar_el1")]
+    for start in range(0, len(named), 4):
+        lines.append("  ".join(f"{name:>8} {value:016x}" for name, value in named[start : start + 4]))
+    code = disassemble(machine, pc - 4 * _INSTRUCTIONS_AROUND, 2 * _INSTRUCTIONS_AROUND + 1, pc) if pc % 4 == 0 else []
+    lines += ["instructions around PC:", *code] if code else ["no instruction can be fetched around PC"]
+    calls = machine.trap_path.recent()
+    lines += ["last calls:", *(text.call(record) for record in calls)] if calls else ["it made no call"]
+    return "\n".join(lines)

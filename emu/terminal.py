@@ -1,0 +1,96 @@
+"""The user's side of the console: standard output, and standard input where there is one.
+
+A terminal is put into raw mode, so that every key reaches the guest, and Ctrl-A x ends the run, as in QEMU. Input that is a regular
+file is handed out as the guest reads, so that a run with it repeats exactly; a pipe or a terminal is live.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import termios
+import tty
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import BinaryIO, Final
+
+_ESCAPE: Final = 0x01  # Ctrl-A
+_QUIT: Final = ord("x")
+
+
+class Output:
+    """Where the guest's console goes; a reader that goes away ends the output, not the run."""
+
+    def __init__(self, stream: BinaryIO | None) -> None:
+        self._stream = stream
+
+    def write(self, text: bytes) -> None:
+        if self._stream is None:
+            return
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except BrokenPipeError:
+            self._stream = None
+
+
+class Input:
+    """What the user types, without waiting for it; `quit` is called at Ctrl-A x on a terminal."""
+
+    def __init__(self, descriptor: int, escapes: bool, quit_: Callable[[], None]) -> None:
+        self._descriptor: int | None = descriptor
+        self._escapes = escapes
+        self._quit = quit_
+        self._escaped = False
+
+    def take(self, limit: int) -> bytes:
+        """Return up to `limit` characters that are there already."""
+        if self._descriptor is None or not select.select([self._descriptor], [], [], 0)[0]:
+            return b""
+        try:
+            characters = os.read(self._descriptor, limit)
+        except OSError:
+            characters = b""
+        if not characters:
+            self._descriptor = None
+        return self._without_escapes(characters) if self._escapes else characters
+
+    def _without_escapes(self, characters: bytes) -> bytes:
+        kept = bytearray()
+        for character in characters:
+            if self._escaped:
+                self._escaped = False
+                if character == _QUIT:
+                    self._quit()
+                elif character == _ESCAPE:
+                    kept.append(character)
+            elif character == _ESCAPE:
+                self._escaped = True
+            else:
+                kept.append(character)
+        return bytes(kept)
+
+
+@contextmanager
+def standard_input(quit_: Callable[[], None]) -> Iterator[Input | None]:
+    """Yield standard input as a console's input, a terminal in raw mode meanwhile; None where there is none."""
+    try:
+        descriptor = sys.stdin.fileno()
+        is_terminal = os.isatty(descriptor)
+    except (AttributeError, ValueError, OSError):
+        yield None
+        return
+    if not is_terminal:
+        yield Input(descriptor, escapes=False, quit_=quit_)
+        return
+    before = termios.tcgetattr(descriptor)
+    try:
+        tty.setraw(descriptor, termios.TCSANOW)
+        # Output goes on being cooked, or every newline of a log would need a carriage return.
+        attributes = termios.tcgetattr(descriptor)
+        attributes[1] |= termios.OPOST
+        termios.tcsetattr(descriptor, termios.TCSANOW, attributes)
+        yield Input(descriptor, escapes=True, quit_=quit_)
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
