@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except BrokenPipeError:
         # Whoever read our output has gone; there is nobody left to tell.
-        sys.stdout = None  # type: ignore[assignment]
+        sys.stdout = None
         return ExitCode.OK
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
@@ -123,12 +123,13 @@ def run(options: argparse.Namespace) -> int:
 
         machine: Machine | None = None
         typed = stack.enter_context(standard_input(interrupt)) if options.serial == "stdio" and dump is None else None
-        machine = Machine(setup, console=serial.write, typed=typed.take if typed else lambda _limit: b"")
+        machine = Machine(setup, output=serial.write, typed=typed.take if typed else lambda _limit: b"")
         if dump is not None:
             _write_file(dump, machine.device_tree)
             return ExitCode.OK
         stack.enter_context(_on_interrupt(interrupt))
-        Log(machine, categories, log)
+        if categories:
+            Log(machine, categories, log)
         outcome = machine.run()
         if outcome.code == ExitCode.CRASH:
             print(crash(machine), file=sys.stderr)
@@ -141,10 +142,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _setup(options: argparse.Namespace) -> Setup:
     count = None if options.smp is None else len(words.parse_smp(options.smp))
-    if options.mpidr is not None:
-        mpidrs = words.parse_mpidrs(options.mpidr, count)
-    else:
-        mpidrs = words.parse_smp(options.smp or "1")
+    mpidrs = words.parse_smp(options.smp or "1") if options.mpidr is None else words.parse_mpidrs(options.mpidr, count)
     ram_bytes = DEFAULT_RAM_BYTES if options.memory is None else parse_size(options.memory)
     choices = _choices(options, mpidrs, ram_bytes)
     setup = words.make(choices)

@@ -27,7 +27,7 @@ def versions(host: str) -> int:
         print(f"== PSCI {version} on {host}", flush=True)
         text = bytearray()
         setup = make(Choices(host=host, psci=version, mpidrs=parse_smp(_CPUS), rest={"kernel": elf_path("prober")}))
-        machine = Machine(setup, console=text.extend)
+        machine = Machine(setup, output=text.extend)
         Log(machine, frozenset({"psci"}), sys.stdout)
         outcome = machine.run()
         print(f"   {outcome.sentence}, exit code {outcome.code}\n", flush=True)

@@ -33,6 +33,10 @@ class Exceptions:
         self._engine = engine
         self._vectors: dict[int, int] = {}  # by vCPU: the vector last entered
 
+    def forget(self) -> None:
+        """Forget what was entered, as after a system reset."""
+        self._vectors.clear()
+
     def enter(self, esr: int, far: int | None, return_address: int, offset: int = SYNCHRONOUS) -> int:
         """Take an exception to EL1 and return the vector's address; raise GuestCrash if it comes from that very vector."""
         engine = self._engine

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -18,7 +19,7 @@ from guests import elf_path as _elf_path
 _WIDE = 180
 
 
-def show(*columns: str, rows: list[tuple[str, ...]]) -> None:
+def show(*columns: str, rows: Sequence[tuple[str, ...]]) -> None:
     """Print an aligned table; plain and unfolded when piped."""
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else _WIDE, highlight=False)
     table = Table(*columns, box=None, header_style="bold", pad_edge=False)

@@ -45,7 +45,7 @@ def whole_words(arguments: Iterable[str], parser: argparse.ArgumentParser, what:
         if name in STATED:
             _check_stated(name, value if equals else (words.pop(0) if STATED[name] is not None and words else None))
             continue
-        if name not in known or (len(word) - len(word.lstrip("-")) > 2):  # noqa: PLR2004
+        if name not in known or (len(word) - len(word.lstrip("-")) > 2):
             raise _not_offered(name, known, what)
         option, takes_value = known[name]
         if not takes_value:

@@ -42,4 +42,4 @@ class GuestCrash(Ended):
     """The guest cannot go on."""
 
     def __init__(self, sentence: str) -> None:
-        super().__init__(ExitCode.CRASH, sentence)
+        super().__init__(ExitCode.CRASH, f"guest crash: {sentence}")

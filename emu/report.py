@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, TextIO
 
-from emu.machine import Machine
+from emu.machine import Machine, Observer
 from emu.trace import Text
 from emu.trap import Record
 from firmware.abi import PowerState
@@ -14,52 +14,53 @@ _EXCEPTIONS: Final = {1: "undefined instruction", 2: "SVC", 3: "prefetch abort",
 _INSTRUCTIONS_AROUND: Final = 4
 
 
-class Log:
+class Log(Observer):
     """Write what the user asked to see with -d, a line at a time."""
 
     def __init__(self, machine: Machine, categories: frozenset[str], stream: TextIO) -> None:
         self._machine = machine
         self._stream = stream
         self.text = Text(machine.trap_path.names.get, machine.symbols)
-        if "psci" in categories:
-            machine.trap_path.watch(self._call)
-            machine.on_entry.append(self._entry)
-            machine.on_event.append(self._event)
-        if "int" in categories:
-            machine.on_exception.append(self._exception)
-        if "engine" in categories:
-            machine.on_slice.append(self._slice)
+        self._categories = categories
+        self._blocks: set[int] = set()
+        machine.observe(self, calls=None if "psci" in categories else frozenset())
         if "in_asm" in categories:
-            self._seen: set[int] = set()
             machine.engine.hook_blocks(self._block)
 
     def _line(self, line: str) -> None:
         print(line, file=self._stream)
 
-    def _call(self, record: Record) -> None:
+    def call(self, record: Record) -> None:
         self._line(self.text.call(record))
 
-    def _entry(self, vcpu: int, entry: EntryState, before: PowerState, after: PowerState) -> None:
-        self._line(self.text.entry(self._machine.clock.now_ns, vcpu, entry, before, after))
+    def entry(self, vcpu: int, entry: EntryState, before: PowerState, after: PowerState) -> None:
+        if "psci" in self._categories:
+            self._line(self.text.entry(self._machine.clock.now_ns, vcpu, entry, before, after))
 
-    def _event(self, vcpu: int, what: str) -> None:
-        self._line(self.text.event(self._machine.clock.now_ns, vcpu, what))
+    def event(self, vcpu: int, what: str) -> None:
+        if "psci" in self._categories:
+            self._line(self.text.event(self._machine.clock.now_ns, vcpu, what))
 
-    def _exception(self, number: int, esr: int, far: int, pc: int, vector: int) -> None:
+    def exception(self, number: int, esr: int, far: int | None, pc: int, vector: int) -> None:
+        if "int" not in self._categories:
+            return
         machine = self._machine
         name = _EXCEPTIONS.get(number, f"exception {number}")
-        what = f"{name} at {self.text.place(pc)}, ESR_EL1 {esr:#x}, FAR_EL1 {far:#x}, enters {self.text.place(vector)}"
+        address = "" if far is None else f", FAR_EL1 {far:#x}"
+        what = f"{name} at {self.text.place(pc)}, ESR_EL1 {esr:#x}{address}, enters {self.text.place(vector)}"
         self._line(self.text.event(machine.clock.now_ns, machine.engine.current, what))
 
-    def _slice(self, vcpu: int, count: int) -> None:
+    def slice(self, vcpu: int, instructions: int) -> None:
+        if "engine" not in self._categories:
+            return
         machine = self._machine
-        what = f"slice of {count} instructions from {self.text.place(machine.engine.pc.get())}"
+        what = f"slice of {instructions} instructions from {self.text.place(machine.engine.pc.get())}"
         self._line(self.text.event(machine.clock.now_ns, vcpu, what))
 
     def _block(self, address: int, size_bytes: int) -> None:
-        if address in self._seen:
+        if address in self._blocks:
             return
-        self._seen.add(address)
+        self._blocks.add(address)
         self._line(f"IN: {self.text.place(address)}")
         for line in disassemble(self._machine, address, size_bytes // 4):
             self._line(line)

@@ -43,7 +43,7 @@ class Scheduler:
     """Choose the next vCPU and the length of its slice."""
 
     def __init__(self, seed: int) -> None:
-        self._random = random.Random(seed) if seed else None  # noqa: S311  a schedule, not a secret
+        self._random = random.Random(seed) if seed else None
         self._last = -1
 
     def choose(self, runnable: Sequence[bool]) -> int | None:

@@ -13,6 +13,7 @@ PV_TIME_1_0: Final = Version(1, 0)
 
 # DEN 0057, "Stolen time structure": revision u32 = 0, attributes u32 = 0, stolen time u64 in nanoseconds, padding to 64 bytes.
 STOLEN_TIME_SIZE_BYTES: Final = 64
+STOLEN_TIME_OFFSET_BYTES: Final = 8
 
 
 def stolen_time_address(config: Config, vcpu: int) -> int | None:

@@ -84,9 +84,9 @@ ROWS: Final = (
     #        name                       fid32        fid64  since      answer
     Function("SMCCC_VERSION",           0x8000_0000, None,  SMCCC_1_1, Constant(smccc_version), discovered_by=_BOTH, result="version"),
     Function("SMCCC_ARCH_FEATURES",     0x8000_0001, None,  SMCCC_1_1, Query(discovered("SMCCC_ARCH_FEATURES")),
-             ("arch_func_id",), result="features"),
+             ("arch_func_id",), result="arch_features"),
     Function("SMCCC_ARCH_SOC_ID",       0x8000_0002, None,  SMCCC_1_2, Query(soc_id, Smccc.INVALID_PARAMETER, MASK32),
-             ("SoC_ID_type",), present=lambda config: config.host.soc_id is not None, result="word"),
+             ("SoC_ID_type",), present=lambda config: config.host.soc_id is not None, result="arch_features"),
     Function("SMCCC_ARCH_WORKAROUND_3", 0x8000_3FFF, None,  SMCCC_1_1, workaround,
              features=_workaround_features("SMCCC_ARCH_WORKAROUND_3"), result="none"),
     Function("SMCCC_ARCH_WORKAROUND_2", 0x8000_7FFF, None,  SMCCC_1_1, workaround, ("enable",),

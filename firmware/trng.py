@@ -71,10 +71,10 @@ ROWS: Final = (
     #        name             fid32        fid64        since     answer
     Function("TRNG_VERSION",  0x8400_0050, None,        TRNG_1_0, Constant(trng_version), bitmap=_STD, result="version"),
     Function("TRNG_FEATURES", 0x8400_0051, None,        TRNG_1_0, Query(discovered("TRNG_FEATURES"), mask=MASK64),
-             ("trng_func_id",), bitmap=_STD, result="features"),
+             ("trng_func_id",), bitmap=_STD, result="trng"),
     Function("TRNG_GET_UUID", 0x8400_0052, None,        TRNG_1_0, Constant(trng_get_uuid), bitmap=_STD, result="words"),
-    Function("TRNG_RND32",    0x8400_0053, None,        TRNG_1_0, trng_rnd32, ("N",), bitmap=_STD, result="status"),
-    Function("TRNG_RND64",    None,        0xC400_0053, TRNG_1_0, trng_rnd64, ("N",), bitmap=_STD, result="status"),
+    Function("TRNG_RND32",    0x8400_0053, None,        TRNG_1_0, trng_rnd32, ("N",), bitmap=_STD, result="trng"),
+    Function("TRNG_RND64",    None,        0xC400_0053, TRNG_1_0, trng_rnd64, ("N",), bitmap=_STD, result="trng"),
 )
 # fmt: on
 

@@ -69,7 +69,9 @@ def transition(config: Config, world: World, event: Event) -> tuple[Outcome, Wor
         case Trap():
             return trapped(config, world, event)
         case Enter(index):
-            return _apply_reset(replace(world, has_run=True), index)
+            vcpu = world.vcpus[index]
+            started = Power.ON if vcpu.power is Power.ON_PENDING else vcpu.power
+            return _apply_reset(replace(world.put(index, replace(vcpu, power=started)), has_run=True), index)
         case RegisterAccess(index):
             return _apply_reset(world, index) if config.columns.access_applies_reset else (Outcome(world.vcpus), world)
         case Woken(index):
@@ -84,8 +86,7 @@ def transition(config: Config, world: World, event: Event) -> tuple[Outcome, Wor
 
 def _apply_reset(world: World, index: int) -> tuple[Outcome, World]:
     vcpu = world.vcpus[index]
-    started = Power.ON if vcpu.power is Power.ON_PENDING else vcpu.power
-    world = world.put(index, replace(vcpu, power=started, pending=None))
+    world = world.put(index, replace(vcpu, pending=None))
     return Outcome(world.vcpus, vcpu.pending.regs() if vcpu.pending else {}), world
 
 

@@ -104,7 +104,7 @@ class Enter:
 
 @dataclass(frozen=True, slots=True)
 class RegisterAccess:
-    """User space reads or writes any register through this vCPU."""
+    """User space reads or writes any register through this vCPU, which does not make it run."""
 
     vcpu: int
 

@@ -1,0 +1,63 @@
+"""The guest's console: a PL011 between the guest and whoever reads and types."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+from emu.devices.pl011 import Pl011
+
+# How much of the console a regular expression sees: its end.
+_TAIL_BYTES: Final = 1 << 16
+
+
+class Console:
+    """Carry characters in both directions.
+
+    output  takes what the guest prints, as it comes
+    typed   gives up to n characters that have been typed, without waiting
+    until   a regular expression to look for in the output, or None
+    """
+
+    def __init__(self, output: Callable[[bytes], object], typed: Callable[[int], bytes], until: re.Pattern[bytes] | None) -> None:
+        self.uart = Pl011()
+        self.printed_bytes = 0
+        self.matched = False
+        self._output = output
+        self._typed = typed
+        self._until = until
+        self._tail = b""
+
+    def read(self, offset: int, size_bytes: int) -> int:
+        """Read a register of the UART; what has been typed is there as soon as the guest looks."""
+        if not self.uart.rx:
+            self.poll()
+        return self.uart.read(offset, size_bytes)
+
+    def write(self, offset: int, size_bytes: int, value: int) -> None:
+        """Write a register of the UART."""
+        self.uart.write(offset, size_bytes, value)
+
+    def poll(self) -> None:
+        """Let the UART receive what has been typed, as far as it has room."""
+        room = self.uart.depth - len(self.uart.rx)
+        if room > 0 and (characters := self._typed(room)):
+            self.uart.feed(characters)
+
+    def flush(self) -> None:
+        """Hand out what the guest has sent."""
+        if self.uart.tx:
+            self.print(self.uart.drain())
+
+    def print(self, text: bytes) -> None:
+        self._output(text)
+        self.printed_bytes += len(text)
+        if self._until is not None and not self.matched:
+            self._tail = (self._tail + text)[-_TAIL_BYTES:]
+            self.matched = self._until.search(self._tail) is not None
+
+    def reset(self) -> None:
+        """Do as a system reset does to the device: what was sent stays sent."""
+        self.flush()
+        self.uart = Pl011()

@@ -1,0 +1,83 @@
+"""What the machine keeps of each vCPU beside the engine's context: what it waits for, its timers, its stolen time."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
+
+from emu.devices.timer import Timer, VcpuTimers
+from emu.engine import Engine, SystemRegister
+from emu.scheduler import Clock
+from firmware.trap import EntryState
+
+# CNTPCT_EL0 and CNTVCT_EL0; CNT{P,V}_TVAL_EL0, CTL and CVAL differ in op2.
+_CNTPCT: Final = (3, 3, 14, 0, 1)
+_CNTVCT: Final = (3, 3, 14, 0, 2)
+_TIMER_CRM: Final[dict[int, Callable[[VcpuTimers], Timer]]] = {2: lambda timers: timers.physical, 3: lambda timers: timers.virtual}
+_TVAL, _CTL, _CVAL = 0, 1, 2
+
+
+class Wait(enum.Enum):
+    """What a vCPU that is not off waits for."""
+
+    NOTHING = "nothing"
+    WFI = "an interrupt"
+    CPU_SUSPEND = "an interrupt, in CPU_SUSPEND"
+    SYSTEM_SUSPEND = "an interrupt, in SYSTEM_SUSPEND"
+    PARKED = "nothing: it spins in a loop that only an interrupt could leave"
+
+
+@dataclass(slots=True)
+class Vcpu:
+    """One vCPU.
+
+    resume     where SYSTEM_SUSPEND told it to resume, or None
+    stolen_at  guest physical address of its stolen-time counter, None until it asked for one
+    stolen_ns  time in which it could have run and did not
+    ready_ns   since when it could run, or ran last
+    """
+
+    wait: Wait = Wait.NOTHING
+    timers: VcpuTimers = field(default_factory=VcpuTimers)
+    resume: EntryState | None = None
+    stolen_at: int | None = None
+    stolen_ns: int = 0
+    ready_ns: int = 0
+
+    @property
+    def can_be_woken(self) -> bool:
+        return self.wait not in (Wait.NOTHING, Wait.PARKED)
+
+
+def serve_timers(engine: Engine, clock: Clock, vcpus: Callable[[], Sequence[Vcpu]]) -> None:
+    """Serve the counters and EL1 timers on virtual time; the engine itself drops timer writes and counts host time."""
+    readers: dict[SystemRegister, Callable[[], int]] = {_CNTPCT: clock.read_counter, _CNTVCT: clock.read_counter}
+    writers: dict[SystemRegister, Callable[[int], None]] = {}
+    for crm, of in _TIMER_CRM.items():
+        _serve(crm, readers, writers, clock, partial(_current, engine, vcpus, of))
+    engine.hook_system_registers(readers, writers)
+
+
+def _current(engine: Engine, vcpus: Callable[[], Sequence[Vcpu]], of: Callable[[VcpuTimers], Timer]) -> Timer:
+    return of(vcpus()[engine.current].timers)
+
+
+def _serve(
+    crm: int,
+    readers: dict[SystemRegister, Callable[[], int]],
+    writers: dict[SystemRegister, Callable[[int], None]],
+    clock: Clock,
+    timer: Callable[[], Timer],
+) -> None:
+    def write_cval(value: int) -> None:
+        timer().cval = value
+
+    readers[3, 3, 14, crm, _TVAL] = lambda: timer().read_tval(clock.now_ticks)
+    readers[3, 3, 14, crm, _CTL] = lambda: timer().read_ctl(clock.now_ticks)
+    readers[3, 3, 14, crm, _CVAL] = lambda: timer().cval
+    writers[3, 3, 14, crm, _TVAL] = lambda value: timer().write_tval(value, clock.now_ticks)
+    writers[3, 3, 14, crm, _CTL] = lambda value: timer().write_ctl(value)
+    writers[3, 3, 14, crm, _CVAL] = write_cval
