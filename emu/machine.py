@@ -201,6 +201,7 @@ class Machine:
                 case Runnable():
                     self.vcpus[effect.vcpu].wait = Wait.NOTHING
                     self.vcpus[effect.vcpu].ready_ns = self.clock.now_ns
+                    self.scheduler.start(effect.vcpu)
                 case WriteMemory():
                     self.memory.write(effect.address, effect.content)
                     if effect.address == stolen_time_address(self.config, trap.vcpu):

@@ -3,7 +3,7 @@
 1. Guest time is virtual: an instruction costs 1 ns, a trap and a counter read a fixed sum more; nothing reads a host clock.
 2. A slice that ends early (the vCPU waits or went off) costs its full length: the engine does not tell how far it came, and
    the rest counts as the time in which nobody else was let in. So time moves by whole slices, and a run repeats exactly.
-3. Seed 0 is plain round robin with equal slices; any other seed draws lengths and order, reproducibly.
+3. Seed 0 is plain round robin with equal slices; any other seed draws lengths and order, reproducibly. A vCPU that was just started has the next turn under seed 0 only.
 """
 
 from __future__ import annotations
@@ -45,14 +45,23 @@ class Scheduler:
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed) if seed else None
         self._last = -1
+        self._started: list[int] = []
+
+    def start(self, vcpu: int) -> None:
+        """Let a vCPU that has just been started have the next turn, as one that starts on its own core would."""
+        self._started.append(vcpu)
 
     def choose(self, runnable: Sequence[bool]) -> int | None:
         """Return the vCPU whose turn it is, or None if none can run."""
         candidates = [vcpu for vcpu, can_run in enumerate(runnable) if can_run]
+        started, self._started = [vcpu for vcpu in self._started if runnable[vcpu]], []
         if not candidates:
             return None
         if self._random is not None:
             self._last = self._random.choice(candidates)
+        elif started:
+            self._started = started[1:]
+            return started[0]
         else:
             self._last = next((vcpu for vcpu in candidates if vcpu > self._last), candidates[0])
         return self._last
@@ -65,3 +74,4 @@ class Scheduler:
     def reset(self) -> None:
         """Begin a new round, as after a system reset; a seeded draw goes on where it was."""
         self._last = -1
+        self._started.clear()

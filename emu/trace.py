@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable
 from typing import Final
 
 from emu.symbols import Symbols
 from emu.trap import Record
-from firmware.abi import FAST_CALL, MASK32, MASK64, OWNER_MASK, OWNER_SHIFT, PowerState, Psci, Version
+from firmware.abi import FAST_CALL, MASK32, MASK64, OWNER_MASK, OWNER_SHIFT, PowerState, Psci, Smccc, Trng, Version
 from firmware.table import Function
 from firmware.trap import EntryState, Reply, Resume, SystemEvent
 
@@ -109,19 +110,20 @@ _ENDINGS: Final = {
 }
 
 
+_CODES: Final[dict[str, type[enum.IntEnum]]] = {"arch_features": Smccc, "trng": Trng}
+
+
 def value_in_words(function: Function | None, reply: Reply) -> str:
     """Spell a reply's result registers as the function's row says they read."""
     values = [value for _, value in reply.regs]
     x0 = values[0]
     kind = "status" if function is None else function.result
     signed = x0 - (1 << 64) if x0 >> 63 else x0
-    if kind == "words" and signed >= 0:
-        return " ".join(f"{value:#x}" for value in values)
     if signed < 0:
-        try:
-            return Psci(signed).name
-        except ValueError:
-            return f"{x0:#x}"
+        codes = _CODES.get(kind, Psci)
+        return codes(signed).name if signed in {int(code) for code in codes} else f"{x0:#x}"
+    if len(values) > 1 and kind in ("words", "trng"):
+        return " ".join(f"{value:#x}" for value in values)
     if kind == "version":
         return f"{x0:#x} ({Version.from_word(x0 & MASK32)})"
     if kind == "affinity":

@@ -149,7 +149,7 @@ class Function:
     discovered_by  the discovery calls that know it, by name
     bitmap        (register, bit) that gates it on hosts with feature bitmaps
     present       a further condition
-    result        how the result reads: status, version, affinity, migrate, word, words
+    result        how the result reads: status, version, affinity, migrate, word, words, features, arch_features, trng, none
     """
 
     name: str
