@@ -134,7 +134,7 @@ def run(options: argparse.Namespace) -> int:
         if outcome.code == ExitCode.CRASH:
             print(crash(machine), file=sys.stderr)
     if outcome.code:
-        calls = machine.trap_path.count
+        calls = machine.clock.traps
         after = f"after {calls} calls at virtual time {machine.clock.now_ns / 1e9:.9f} s"
         print(f"psci-emu: {outcome.sentence} ({after}), exit code {outcome.code}", file=sys.stderr)
     return outcome.code

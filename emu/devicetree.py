@@ -14,7 +14,7 @@ import re
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 import fdt
 
@@ -24,8 +24,7 @@ from firmware.errors import InputError
 Method = Literal["hvc", "smc"]
 
 
-@dataclass(frozen=True, slots=True)
-class PsciIds:
+class PsciIds(NamedTuple):
     """The function IDs a `psci` node lists, which only users of its "arm,psci" string read."""
 
     cpu_on: int
@@ -34,8 +33,7 @@ class PsciIds:
     migrate: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class PsciNode:
+class PsciNode(NamedTuple):
     """What the `psci` node says."""
 
     compatible: tuple[str, ...]

@@ -91,6 +91,8 @@ _MMIO_READ: Final = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_
 _MMIO_WRITE: Final = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint, ctypes.c_uint64, ctypes.c_void_p)
 
 _ZERO: Final = ctypes.c_uint64(0)
+_FOUR: Final = ctypes.c_size_t(4)
+_PROT_READ: Final = ctypes.c_int(unicorn.UC_PROT_READ)
 _CP_REG: Final = ctypes.c_int(arm64.UC_ARM64_REG_CP_REG)
 _TLB_FLUSH: Final = ctypes.c_int(unicorn.UC_CTL_TLB_FLUSH | 0 << 26 | unicorn.UC_CTL_IO_WRITE << 30)
 _MAP_NORESERVE: Final = getattr(mmap, "MAP_NORESERVE", 0)
@@ -152,6 +154,7 @@ class Engine:
         self._keep: list[object] = []  # what C holds pointers to
         self._cp_reg = _CpReg()
         self._count = ctypes.c_size_t()
+        self._word = ctypes.c_uint32()
         self._go_to_el1(cpu)
         self._scratch = self.uc.context_save()
         self._syndrome, self._fault_address, self._target_el = self._find_syndrome()
@@ -211,15 +214,14 @@ class Engine:
     def read_virtual(self, address: int, size_bytes: int) -> bytes | None:
         """Read through the current vCPU's translation; None where that faults."""
         buffer = ctypes.create_string_buffer(size_bytes)
-        error = library.uc_vmem_read(
-            self.handle, ctypes.c_uint64(address), ctypes.c_int(unicorn.UC_PROT_READ), buffer, ctypes.c_size_t(size_bytes)
-        )
+        error = library.uc_vmem_read(self.handle, ctypes.c_uint64(address), _PROT_READ, buffer, ctypes.c_size_t(size_bytes))
         return None if error else buffer.raw
 
     def instruction_at(self, address: int) -> int | None:
         """Return the instruction word at a virtual address, or None where it cannot be fetched."""
-        word = None if address % 4 else self.read_virtual(address, 4)
-        return None if word is None else int.from_bytes(word, "little")
+        if address % 4 or library.uc_vmem_read(self.handle, ctypes.c_uint64(address), _PROT_READ, ctypes.byref(self._word), _FOUR):
+            return None
+        return self._word.value
 
     # ---- registers
 

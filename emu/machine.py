@@ -385,7 +385,7 @@ class Machine:
             self.memory.write(vcpu.stolen_at, vcpu.stolen_ns.to_bytes(8, "little"))
 
     def _has_progressed(self) -> bool:
-        progress = (self.trap_path.count, self.console.printed_bytes + len(self.console.uart.tx))
+        progress = (self.clock.traps, self.console.printed_bytes + len(self.console.uart.tx))
         if progress == self._progress:
             return False
         self._progress, self._progress_at = progress, self.instructions

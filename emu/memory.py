@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Final
 
 from firmware.errors import UserError
@@ -70,9 +69,11 @@ def parse_size(text: str) -> int:
     match = _SIZE.fullmatch(text.strip())
     if match is None:
         raise UserError(f"-m {text!r} is not a size; allowed is a number of MiB, or a number with K, M, G or T, such as 512M or size=1G")
-    size = Fraction(match["number"]) * _SUFFIX[match["suffix"].lower()]
+    whole, _, decimals = match["number"].partition(".")
+    size: int
+    size, rest = divmod(int(whole + decimals) * _SUFFIX[match["suffix"].lower()], 10 ** len(decimals))
     if not MIN_RAM_BYTES <= size <= MAX_RAM_BYTES:
         raise UserError(f"-m {text} is {'below' if size < MIN_RAM_BYTES else 'above'} what is allowed: 1 MiB to 255 GiB of RAM")
-    if size % PAGE_BYTES:
+    if rest or size % PAGE_BYTES:
         raise UserError(f"-m {text} is not a whole number of 4 KiB pages; allowed is a multiple of 4K")
-    return int(size)
+    return size

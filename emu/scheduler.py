@@ -3,7 +3,8 @@
 1. Guest time is virtual: an instruction costs 1 ns, a trap and a counter read a fixed sum more; nothing reads a host clock.
 2. A slice that ends early (the vCPU waits or went off) costs its full length: the engine does not tell how far it came, and
    the rest counts as the time in which nobody else was let in. So time moves by whole slices, and a run repeats exactly.
-3. Seed 0 is plain round robin with equal slices; any other seed draws lengths and order, reproducibly. A vCPU that was just started has the next turn under seed 0 only.
+3. Seed 0 is plain round robin with equal slices; any other seed draws lengths and order, reproducibly.
+   A vCPU that was just started has the next turn, under seed 0 only.
 """
 
 from __future__ import annotations
@@ -21,10 +22,13 @@ COUNTER_READ_NS: Final = 100  # two reads never see the same count, and a delay 
 
 
 class Clock:
-    """Virtual time in nanoseconds since power-on."""
+    """Virtual time in nanoseconds since power-on, and how many traps it has seen."""
+
+    __slots__ = ("now_ns", "traps")
 
     def __init__(self) -> None:
         self.now_ns = 0
+        self.traps = 0
 
     @property
     def now_ticks(self) -> int:

@@ -6,7 +6,7 @@ import dataclasses
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from emu.devicetree import Method, PsciIds, PsciNode, psci_node
 from emu.engine import CPU_MODELS
@@ -26,16 +26,14 @@ CAPABILITIES: Final = ("system-suspend",)
 _NS: Final = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": 1_000_000_000}
 
 
-@dataclass(frozen=True, slots=True)
-class CallPoint:
+class CallPoint(NamedTuple):
     """The instant after the Nth trap of a function, counted over all vCPUs from 1."""
 
     function: str
     number: int
 
 
-@dataclass(frozen=True, slots=True)
-class VersionChange:
+class VersionChange(NamedTuple):
     """A write to the version register while the guest runs."""
 
     version: Version

@@ -11,9 +11,8 @@ import io
 import re
 import struct
 from bisect import bisect_right
-from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
     from elftools.elf.elffile import ELFFile
@@ -29,8 +28,7 @@ _MAPPING: Final = re.compile(rb"\$[xd](?:\..*)?", re.DOTALL)
 _LONGEST_NAME: Final = 256
 
 
-@dataclass(frozen=True, slots=True)
-class _Symbol:
+class _Symbol(NamedTuple):
     start: int
     end: int
     name: str

@@ -11,26 +11,23 @@ from __future__ import annotations
 
 import ctypes
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
 
 from emu.engine import EXCP_HVC, EXCP_SMC, REGISTERS, SCTLR_EL1, Engine, library
 from emu.scheduler import TRAP_NS, Clock
-from firmware.abi import PowerState
+from firmware.abi import MASK32, PowerState
 from firmware.dispatch import Firmware, functions_by_id
-from firmware.table import Function, Keyed, Table
+from firmware.table import Function, Keyed, Live, Table
 from firmware.trap import Conduit, Reply, Resume, Trap
 
 _SCTLR_EE: Final = 1 << 25
 _RECENT_CALLS: Final = 10
-_ENCODINGS: Final = {Conduit.HVC: 0xD400_0002, Conduit.SMC: 0xD400_0003}
 _IMMEDIATE_SHIFT: Final = 5
 _IMMEDIATE_MASK: Final = 0xFFFF
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """One answered trap, for whoever watches.
 
     pc        address of the HVC or SMC instruction
@@ -67,20 +64,20 @@ class TrapPath:
         self._clock = clock
         self._apply = apply
         self._observers: list[tuple[frozenset[str] | None, Callable[[Record], None]]] = []
-        self.count = 0
         self._recent: deque[tuple[int, int, Conduit, list[int], Reply]] = deque(maxlen=_RECENT_CALLS)
         self._batch = _Batch(engine, ("x0", "x1", "x2", "x3", "pc"))
-        self._prepared: dict[Reply, _Batch] = {}
+        self._batches: dict[Reply, _Batch] = {}
         self._answer = {EXCP_HVC: _no_answer, EXCP_SMC: _no_answer}
         self.rebuild()
-        answer, fail = self._answer, engine.fail
+        find, fail = self._answer.get, engine.fail
 
         def interrupt(_uc: int, number: int) -> None:
             try:
-                if number in answer:
-                    answer[number]()
-                else:
+                path = find(number)
+                if path is None:
                     exception(number)
+                else:
+                    path()
             except BaseException as error:
                 fail(error)
 
@@ -99,115 +96,124 @@ class TrapPath:
 
     def recent(self) -> list[Record]:
         """Return the last calls, oldest first; power states are not kept for them."""
-        return [
-            Record(
-                Trap(vcpu, conduit, _four(values), time_ns=time_ns), values[4] - 4, self.names.get(values[0] & 0xFFFF_FFFF), reply, (), ()
-            )
-            for time_ns, vcpu, conduit, values, reply in self._recent
-        ]
+        records = []
+        for time_ns, vcpu, conduit, x, reply in self._recent:
+            trap = Trap(vcpu, conduit, _four(x), time_ns=time_ns)
+            records.append(Record(trap, x[4] - 4, self.names.get(x[0] & MASK32), reply, (), ()))
+        return records
 
     # ---- the fast way
 
     def _path(self, conduit: Conduit, table: Table) -> Callable[[], None]:
-        ready, keyed = self._ready_answers(table)
-        mask, default = table.mask, self._prepare_quiet(table.default)
-        if self._watches_everything() or table.immediate is not None:
-            ready, keyed, default = {}, {}, None
-        engine, clock, remember, slow = self._engine, self._clock, self._recent.append, self._slow
+        engine, clock, firmware, remember = self._engine, self._clock, self._firmware, self._recent.append
+        slow, finish, registers, next_instruction = self._slow, self._finish, engine.x, Resume.NEXT
         read, read_arguments, values = library.uc_reg_read_batch, self._batch.arguments, self._batch.values
-        write = library.uc_reg_write_batch
-        find, find_keyed, live = ready.get, keyed.get, self._live(table)
+        write, mask = library.uc_reg_write_batch, table.mask
+        fetches_immediate = table.immediate is not None
+        ready = {fid: entry for fid, entry in self._prepare_table(table).items() if not self._is_watched(fid)}
+        find, otherwise = ready.get, self._prepare(table.default)
+        if self._watches_everything():
+            ready.clear()
+            otherwise = None
+        elif self._watched_names():
+            ready.update(dict.fromkeys((fid for fid in self.names if self._is_watched(fid)), None))
 
         def answer() -> None:
             read(*read_arguments)
             x = values.tolist()
             clock.now_ns += TRAP_NS
-            fid = x[0] & mask
-            prepared = find(fid)
-            if prepared is None:
-                found = find_keyed(fid)
-                if found is not None:
-                    key_mask, answers, otherwise = found
-                    prepared = answers.get(x[1] & key_mask, otherwise)
-                elif fid not in live:
-                    prepared = default
-                if prepared is None:
-                    slow(conduit, x)
-                    return
-            arguments, reply = prepared
-            write(*arguments)
-            self.count += 1
-            remember((clock.now_ns, engine.current, conduit, x, reply))
+            clock.traps += 1
+            entry = find(x[0] & mask, otherwise)
+            kind = type(entry)
+            if kind is _Keys:
+                entry = entry.answers.get(x[1] & entry.mask, entry.otherwise)
+                kind = type(entry)
+            if entry is None or (fetches_immediate and self._immediate(x[4] - 4)):
+                slow(conduit, x)
+            elif kind is tuple:
+                write(*entry[0])
+                remember((clock.now_ns, engine.current, conduit, x, entry[1]))
+            else:
+                vcpu, big_endian = engine.current, entry.function.enters and self._is_big_endian()
+                reply = firmware.answer(entry, vcpu, (x[1], x[2], x[3]), big_endian, clock.now_ns)
+                if reply.resume is next_instruction and not reply.effects:
+                    for register, value in reply.regs:
+                        registers[register].set(value)
+                    remember((clock.now_ns, vcpu, conduit, x, reply))
+                else:
+                    finish(Trap(vcpu, conduit, _four(x), 0, big_endian, clock.now_ns), reply, x)
 
         return answer
 
-    def _ready_answers(self, table: Table) -> tuple[dict[int, Any], dict[int, Any]]:
-        ready: dict[int, Any] = {}
-        keyed: dict[int, Any] = {}
+    def _prepare_table(self, table: Table) -> dict[int, Any]:
+        prepared: dict[int, Any] = {}
         for fid, entry in table.entries.items():
-            if self._is_watched(fid):
-                continue
-            if isinstance(entry, Reply):
-                ready[fid] = self._prepare(entry)
-            elif isinstance(entry, Keyed):
-                answers = {key: self._prepare(answer) if isinstance(answer, Reply) else None for key, answer in entry.answers.items()}
-                keyed[fid] = (entry.mask, answers, self._prepare(entry.default))
-        return ready, keyed
+            if type(entry) is Keyed:
+                answers = {key: self._prepare(answer) for key, answer in entry.answers.items()}
+                prepared[fid] = _Keys(entry.mask, answers, self._prepare(entry.default))
+            else:
+                prepared[fid] = self._prepare(entry)
+        return prepared
 
-    def _live(self, table: Table) -> frozenset[int]:
-        # IDs whose absence from the ready answers does not mean "unknown".
-        watched = {fid for fid in self.names if self._is_watched(fid)}
-        return frozenset(table.entries) | watched
-
-    def _prepare(self, reply: Reply) -> Any:
-        if reply.resume is not Resume.NEXT or reply.effects:
+    def _prepare(self, entry: Reply | Live | Keyed) -> Any:
+        # Three kinds of entry: (arguments of the batch write, reply), a Live row, or None for the long way.
+        if not isinstance(entry, Reply):
+            return entry
+        if entry.resume is not Resume.NEXT or entry.effects or not entry.regs:
             return None
-        batch = self._prepared.get(reply)
+        batch = self._batches.get(entry)
         if batch is None:
-            batch = self._prepared[reply] = _Batch(self._engine, tuple(f"x{number}" for number, _ in reply.regs))
-            for position, (_, value) in enumerate(reply.regs):
+            batch = self._batches[entry] = _Batch(self._engine, tuple(f"x{number}" for number, _ in entry.regs))
+            for position, (_, value) in enumerate(entry.regs):
                 batch.values[position] = value
-        return batch.arguments, reply
-
-    _prepare_quiet = _prepare
+        return batch.arguments, entry
 
     def _watches_everything(self) -> bool:
         return any(names is None for names, _ in self._observers)
 
+    def _watched_names(self) -> frozenset[str]:
+        return frozenset().union(*(names for names, _ in self._observers if names is not None))
+
     def _is_watched(self, fid: int) -> bool:
         function = self.names.get(fid)
-        return function is not None and any(names is None or function.name in names for names, _ in self._observers)
+        return function is not None and function.name in self._watched_names()
 
     # ---- the long way
 
     def _slow(self, conduit: Conduit, x: list[int]) -> None:
         engine, firmware = self._engine, self._firmware
         pc = x[4] - 4
-        trap = Trap(
-            engine.current,
-            conduit,
-            _four(x),
-            self._immediate(pc),
-            bool(engine.system_register(SCTLR_EL1) & _SCTLR_EE),
-            self._clock.now_ns,
-        )
+        trap = Trap(engine.current, conduit, _four(x), self._immediate(pc), self._is_big_endian(), self._clock.now_ns)
         before = tuple(firmware.power.states)
         reply = firmware.handle(trap)
-        for number, value in reply.regs:
-            engine.x[number].set(value)
-        self.count += 1
-        self._recent.append((trap.time_ns, trap.vcpu, conduit, x, reply))
-        if reply.resume is not Resume.NEXT or reply.effects:
-            self._apply(trap, reply, pc)
-        function = self.names.get(trap.regs[0] & 0xFFFF_FFFF)
+        self._finish(trap, reply, x)
+        function = self.names.get(trap.regs[0] & MASK32)
         record = Record(trap, pc, function, reply, before, tuple(firmware.power.states))
         for names, observer in self._observers:
             if names is None or (function is not None and function.name in names):
                 observer(record)
 
+    def _finish(self, trap: Trap, reply: Reply, x: list[int]) -> None:
+        for register, value in reply.regs:
+            self._engine.x[register].set(value)
+        self._recent.append((trap.time_ns, trap.vcpu, trap.conduit, x, reply))
+        if reply.resume is not Resume.NEXT or reply.effects:
+            self._apply(trap, reply, x[4] - 4)
+
+    def _is_big_endian(self) -> bool:
+        return bool(self._engine.system_register(SCTLR_EL1) & _SCTLR_EE)
+
     def _immediate(self, pc: int) -> int:
         word = self._engine.instruction_at(pc)
         return 0 if word is None else word >> _IMMEDIATE_SHIFT & _IMMEDIATE_MASK
+
+
+class _Keys(NamedTuple):
+    """A prepared sub-table, looked up with x1."""
+
+    mask: int
+    answers: dict[int, Any]
+    otherwise: Any
 
 
 class _Batch:
@@ -237,14 +243,3 @@ def _four(x: list[int]) -> tuple[int, int, int, int]:
 
 def _no_answer() -> None:
     raise AssertionError("a trap before the tables were built")
-
-
-def call_encoding(word: int) -> tuple[Conduit, int] | None:
-    """Return (conduit, immediate) of an HVC or SMC instruction word, None for any other."""
-    for conduit, encoding in _ENCODINGS.items():
-        if word & ~(_IMMEDIATE_MASK << _IMMEDIATE_SHIFT) == encoding:
-            return conduit, word >> _IMMEDIATE_SHIFT & _IMMEDIATE_MASK
-    return None
-
-
-Names = Mapping[int, Function]

@@ -22,7 +22,7 @@ from firmware.psci_0_1 import PSCI_0_1_IDS
 from firmware.pv_time import PV_TIME
 from firmware.smccc import SMCCC
 from firmware.table import Call, Config, Function, Live, Service, Tables, build, encode
-from firmware.trap import NOTHING, Access, Enter, EntryState, Event, MpState, Reply, Reset, Trap, Woken
+from firmware.trap import NOTHING, Access, Enter, EntryState, Event, MpState, Reply, Reset, Resume, Trap, Woken
 from firmware.trng import TRNG
 from firmware.vendor_hyp import VENDOR_HYP
 
@@ -63,11 +63,13 @@ class Firmware:
         self.has_run = False
         self.clock_ns = 0
         self.tables: Tables = build(config, SERVICES)
+        self._plain_replies: dict[tuple[int, ...], Reply] = {}
 
     def configure(self, config: Config) -> None:
         """Replace the configuration and build its tables."""
         self.config = config
         self.tables = build(config, SERVICES)
+        self._plain_replies = {}
 
     # ---- events
 
@@ -95,16 +97,24 @@ class Firmware:
     def _trap(self, trap: Trap) -> Reply:
         self.clock_ns = trap.time_ns
         found = self.tables.by_conduit[trap.conduit].find(trap.regs[0], trap.regs[1], trap.imm)
-        return self.answer(found, trap) if isinstance(found, Live) else found
+        return self.answer(found, trap.vcpu, trap.regs[1:], trap.big_endian, trap.time_ns) if isinstance(found, Live) else found
 
-    def answer(self, live: Live, trap: Trap) -> Reply:
-        """Work out the reply to a call whose table entry is not a ready answer."""
-        self.clock_ns = trap.time_ns
-        _, x1, x2, x3 = trap.regs
-        args = (x1 & MASK32, x2 & MASK32, x3 & MASK32) if live.truncated else (x1, x2, x3)
-        result = live.handler(Call(live.function, self.config, self.power, self.entropy, trap.vcpu, args, trap.big_endian, trap.time_ns))
+    def answer(self, live: Live, vcpu: int, args: tuple[int, int, int], big_endian: bool, time_ns: int) -> Reply:
+        """Work out the reply to a call whose table entry is not a ready answer; `args` are x1 to x3 as the guest left them."""
+        self.clock_ns = time_ns
+        if live.truncated:
+            x1, x2, x3 = args
+            args = (x1 & MASK32, x2 & MASK32, x3 & MASK32)
+        result = live.handler(Call(live.function, self.config, self.power, self.entropy, vcpu, args, big_endian, time_ns))
         written_back = args if live.truncated and self.config.host.truncation_written_back else None
-        return encode(self.config.host, result, written_back)
+        if written_back is not None or result.effects or result.resume is not Resume.NEXT or not result.padded:
+            return encode(self.config.host, result, written_back)
+        # A plain return is the same reply each time.
+        assert result.values is not None
+        reply = self._plain_replies.get(result.values)
+        if reply is None:
+            reply = self._plain_replies[result.values] = encode(self.config.host, result)
+        return reply
 
     # ---- registers
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Final
 
 from firmware.abi import MASK64
@@ -23,6 +22,8 @@ class Entropy:
     def take(self, bits: int) -> int:
         """Return `bits` (0 to 256) fresh bits as an unsigned number."""
         assert 0 <= bits <= _BLOCK_BITS
+        import hashlib  # noqa: PLC0415  OpenSSL's start-up is a cost that only TRNG's callers should pay
+
         message = (self.seed & MASK64).to_bytes(8, "little") + self.position.to_bytes(8, "little")
         self.position += 1
         return int.from_bytes(hashlib.sha256(message).digest(), "little") >> (_BLOCK_BITS - bits)

@@ -6,7 +6,6 @@ its own architecture, never one of these; a mistake of ours is an assertion or a
 
 from __future__ import annotations
 
-import difflib
 import errno
 from collections.abc import Iterable
 from typing import Final
@@ -42,6 +41,8 @@ _SIMILAR: Final = 0.5
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     """Refuse a name nobody knows, with the nearest one that exists."""
+    import difflib  # noqa: PLC0415  for the unhappy path alone
+
     names = sorted(known)
     folded = {candidate.lower(): candidate for candidate in names}
     near = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=_SIMILAR)

@@ -11,8 +11,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Final, NoReturn
+from typing import Final, NamedTuple, NoReturn
 
 from firmware.abi import PSCI_0_1, Version
 from firmware.errors import RegisterError
@@ -29,8 +28,7 @@ _ENABLED: Final = 0x10
 _WA2_AVAIL: Final = 2  # the only level that may carry ENABLED
 
 
-@dataclass(frozen=True, slots=True)
-class Register:
+class Register(NamedTuple):
     """A firmware pseudo-register.
 
     id       64-bit register ID; its value is 64 bits wide

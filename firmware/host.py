@@ -11,7 +11,7 @@ import dataclasses
 import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from firmware.abi import PowerState, Psci, Version
 from firmware.trap import Conduit
@@ -27,8 +27,7 @@ class Conduits(enum.Enum):
     BOTH = "the host: both are served alike"
 
 
-@dataclass(frozen=True, slots=True)
-class FunctionIds:
+class FunctionIds(NamedTuple):
     """The four function IDs that PSCI 0.1 leaves to the platform (Linux bindings/arm/psci.yaml)."""
 
     cpu_suspend: int
@@ -37,8 +36,7 @@ class FunctionIds:
     migrate: int
 
 
-@dataclass(frozen=True, slots=True)
-class Deviation:
+class Deviation(NamedTuple):
     """A discovery call of this host answers other than its own dispatch would make one expect."""
 
     discovery: str
@@ -47,8 +45,7 @@ class Deviation:
     cite: str
 
 
-@dataclass(frozen=True, slots=True)
-class TrustedOs:
+class TrustedOs(NamedTuple):
     """A uniprocessor Trusted OS: MIGRATE_INFO_TYPE's answer (0 migratable, 1 not) and the vCPU it sits on."""
 
     type: int

@@ -7,14 +7,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 from firmware.abi import AFFINITY_FIELDS, PowerState
 from firmware.trap import EntryState, MpStateValue, Runnable
 
+# What an affinity level compares: all of the MPIDR value but the fields below the level.
+_COMPARED_FIELDS: Final = tuple(~sum(AFFINITY_FIELDS[:level]) for level in range(len(AFFINITY_FIELDS)))
 
-@dataclass(frozen=True, slots=True)
-class PowerSnapshot:
+
+class PowerSnapshot(NamedTuple):
     """The power states and pending entries, one of each per vCPU."""
 
     states: tuple[PowerState, ...]
@@ -40,10 +42,13 @@ class Power:
         """Return the vCPU with exactly this MPIDR value, or None."""
         return self._index.get(target_cpu)
 
-    def matching(self, target_affinity: int, lowest_affinity_level: int) -> list[int]:
-        """Return the vCPUs of an affinity instance; fields below the level are ignored (DEN 0022, AFFINITY_INFO)."""
-        ignored = sum(AFFINITY_FIELDS[:lowest_affinity_level])
-        return [vcpu for vcpu, mpidr in enumerate(self.mpidrs) if not (mpidr ^ target_affinity) & ~ignored]
+    def states_of(self, target_affinity: int, lowest_affinity_level: int) -> list[PowerState]:
+        """Return the states of an affinity instance's vCPUs; fields below the level are ignored (DEN 0022, AFFINITY_INFO)."""
+        if lowest_affinity_level == 0:
+            vcpu = self._index.get(target_affinity)
+            return [] if vcpu is None else [self.states[vcpu]]
+        compared = _COMPARED_FIELDS[lowest_affinity_level]
+        return [self.states[vcpu] for vcpu, mpidr in enumerate(self.mpidrs) if not (mpidr ^ target_affinity) & compared]
 
     def others_off(self, vcpu: int) -> bool:
         return all(state is PowerState.OFF for other, state in enumerate(self.states) if other != vcpu)

@@ -76,13 +76,12 @@ def every_affinity_level(call: Call, target_affinity: int, lowest_affinity_level
     """Judge all vCPUs of the affinity instance: ON if any is on, else ON_PENDING if any is pending, else OFF."""
     if lowest_affinity_level > HIGHEST_AFFINITY_LEVEL or target_affinity & ~AFFINITY_MASK:
         return returns(Psci.INVALID_PARAMETERS)
-    states = {_visible_state(call, vcpu) for vcpu in call.power.matching(target_affinity, lowest_affinity_level)}
+    states = call.power.states_of(target_affinity, lowest_affinity_level)
     if not states:
         return returns(Psci.INVALID_PARAMETERS)
-    for state in (PowerState.ON, PowerState.ON_PENDING):
-        if state in states:
-            return returns(state)
-    return returns(PowerState.OFF)
+    if PowerState.ON in states or PowerState.SUSPENDED in states:
+        return returns(PowerState.ON)
+    return returns(call.host.pending_seen_as if PowerState.ON_PENDING in states else PowerState.OFF)
 
 
 def every_affinity_level_as_word(call: Call, target_affinity: int, lowest_affinity_level: int) -> Result:

@@ -8,8 +8,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from firmware.abi import FAST_CALL, MASK32, MASK64, PSCI_0_1, SMCCC_1_3, SVE_HINT, Psci, Version
 from firmware.host import Conduits, Host
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 SPECTRE_STATES: Final = ("unaffected", "mitigated", "vulnerable")
 
 
-@dataclass(frozen=True, slots=True)
-class Mitigations:
+class Mitigations(NamedTuple):
     """What the host's CPU needs and has: each of `SPECTRE_STATES`, and whether the CPU has SSBS."""
 
     spectre_v2: str = "mitigated"
@@ -78,8 +77,7 @@ class Config:
         return self.mitigations[vcpu % len(self.mitigations)]
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(NamedTuple):
     """What a function decided, before the host's columns say how it reaches the registers.
 
     values  result registers from x0 on, signed or unsigned; None where the call does not return
@@ -94,11 +92,10 @@ class Result:
 
 def returns(value: int, *effects: Effect) -> Result:
     """Return to the caller with one value in x0."""
-    return Result((int(value),), effects=effects)
+    return Result((int(value),), Resume.NEXT, effects)
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """A call on its way to a handler: arguments are truncated already, and `args[0]` is x1."""
 
     function: Function
@@ -118,15 +115,13 @@ class Call:
 Handler = Callable[[Call], Result]
 
 
-@dataclass(frozen=True, slots=True)
-class Constant:
+class Constant(NamedTuple):
     """An answer that depends on the configuration alone."""
 
     answer: Callable[[Config], Result]
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
+class Query(NamedTuple):
     """An answer for each value of x1.
 
     answers  x1 -> result; what is missing gets `default`
@@ -138,8 +133,7 @@ class Query:
     mask: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Function:
+class Function(NamedTuple):
     """One row: a function of a service.
 
     fid32, fid64  function IDs of the SMC32 and SMC64 forms, None where there is no such form
@@ -168,9 +162,13 @@ class Function:
     def fids(self) -> tuple[int, ...]:
         return tuple(fid for fid in (self.fid32, self.fid64) if fid is not None)
 
+    @property
+    def enters(self) -> bool:
+        """Whether a vCPU may begin at an entry point that the call names."""
+        return "entry_point_address" in self.args
 
-@dataclass(frozen=True, slots=True)
-class Service:
+
+class Service(NamedTuple):
     """The functions of one owner's service and what its version is."""
 
     name: str
@@ -187,8 +185,7 @@ Discovery = Callable[[str], Mapping[int, Callable[[int], int]]]
 # ---- what the tables hold
 
 
-@dataclass(frozen=True, slots=True)
-class Live:
+class Live(NamedTuple):
     """An entry that is worked out at each call."""
 
     function: Function
@@ -196,8 +193,7 @@ class Live:
     truncated: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Keyed:
+class Keyed(NamedTuple):
     """An entry that is looked up again with x1."""
 
     mask: int
@@ -205,8 +201,7 @@ class Keyed:
     default: Reply
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
+class Table(NamedTuple):
     """Every answer over one conduit; `find` is all that a trap costs.
 
     mask       the bits of x0 that are looked up
@@ -228,12 +223,11 @@ class Table:
         return entry
 
 
-@dataclass(frozen=True, slots=True)
-class Tables:
+class Tables(NamedTuple):
     """The tables of both conduits, and the row of every function ID that is served."""
 
     by_conduit: Mapping[Conduit, Table]
-    functions: Mapping[int, Function] = field(default_factory=dict)
+    functions: Mapping[int, Function]
 
 
 NOT_SERVED: Final = Reply(resume=Resume.UNDEF)
@@ -263,16 +257,15 @@ def build(config: Config, services: tuple[Service, ...]) -> Tables:
 
 def encode(host: Host, result: Result, truncated: tuple[int, ...] | None = None) -> Reply:
     """Turn a result into the register writes this host makes; `truncated` is x1 to x3 where the host writes them back."""
-    regs = {} if truncated is None else dict(enumerate(truncated, start=1))
-    if result.values is not None and (result.resume in _RETURNING or host.writes_unreturned):
+    values: tuple[int, ...] = ()
+    if result.values is not None and (result.resume in (Resume.NEXT, Resume.WAIT) or host.writes_unreturned):
         values = result.values
-        if result.padded:
+        if result.padded and len(values) < host.result_registers:
             values += (0,) * (host.result_registers - len(values))
-        regs.update({register: value & MASK64 for register, value in enumerate(values)})
-    return Reply(tuple(sorted(regs.items())), result.resume, result.effects)
-
-
-_RETURNING: Final = frozenset({Resume.NEXT, Resume.WAIT})
+    regs = ((0, values[0] & MASK64),) if len(values) == 1 else tuple([(n, value & MASK64) for n, value in enumerate(values)])
+    if truncated is not None:
+        regs += tuple(enumerate(truncated, start=1))[max(len(values) - 1, 0) :]
+    return Reply(regs, result.resume, result.effects)
 
 
 def is_offered(config: Config, service: Service, function: Function) -> bool:

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
 class Conduit(enum.Enum):
@@ -29,8 +29,7 @@ class MpStateValue(enum.IntEnum):
 # ---- events
 
 
-@dataclass(frozen=True, slots=True)
-class Trap:
+class Trap(NamedTuple):
     """A guest executed HVC or SMC.
 
     regs        x0 to x3 as the guest left them
@@ -47,37 +46,32 @@ class Trap:
     time_ns: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Enter:
+class Enter(NamedTuple):
     """A vCPU is about to run (KVM_RUN); the first of any vCPU is the VM's first run."""
 
     vcpu: int
 
 
-@dataclass(frozen=True, slots=True)
-class Access:
+class Access(NamedTuple):
     """User space is about to read or write a register of this vCPU (KVM_GET_ONE_REG, KVM_SET_ONE_REG)."""
 
     vcpu: int
 
 
-@dataclass(frozen=True, slots=True)
-class Woken:
+class Woken(NamedTuple):
     """A wake-up event reached a vCPU that waits in CPU_SUSPEND."""
 
     vcpu: int
 
 
-@dataclass(frozen=True, slots=True)
-class MpState:
+class MpState(NamedTuple):
     """User space sets a vCPU's multiprocessing state (KVM_SET_MP_STATE)."""
 
     vcpu: int
     state: MpStateValue
 
 
-@dataclass(frozen=True, slots=True)
-class Reset:
+class Reset(NamedTuple):
     """The VMM resets the machine: vCPU 0 is ON, all others OFF; registers and first run stay as they are."""
 
 
@@ -111,23 +105,20 @@ RESET_FLAG_PSCI_RESET2: int = 0x1
 SHUTDOWN_FLAG_PSCI_OFF2: int = 0x1
 
 
-@dataclass(frozen=True, slots=True)
-class Runnable:
+class Runnable(NamedTuple):
     """A vCPU may run from now on."""
 
     vcpu: int
 
 
-@dataclass(frozen=True, slots=True)
-class SystemEvent:
+class SystemEvent(NamedTuple):
     """The VMM decides what becomes of the whole machine."""
 
     type: SystemEventType
     flags: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class WriteMemory:
+class WriteMemory(NamedTuple):
     """The host writes to guest memory."""
 
     address: int
@@ -137,8 +128,7 @@ class WriteMemory:
 Effect = Runnable | SystemEvent | WriteMemory
 
 
-@dataclass(frozen=True, slots=True)
-class EntryState:
+class EntryState(NamedTuple):
     """The state a vCPU takes on before its next instruction: all else is at its reset value."""
 
     pc: int
@@ -147,8 +137,7 @@ class EntryState:
     big_endian: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """What the host does in answer to an event.
 
     regs     (register number, 64-bit value), only the registers the host writes, in ascending order

@@ -1,0 +1,196 @@
+"""`make bench`: the figures that the README quotes, as ratios of medians within one run.
+
+    python -m tests.bench [trap] [start]
+
+Machines are noisy, so nothing here passes or fails: variants take turns, and only ratios are worth quoting.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Final
+
+import unicorn
+from unicorn import arm64_const as arm64
+
+from emu.engine import Engine
+from emu.memory import Region
+from emu.scheduler import Clock
+from emu.trap import TrapPath
+from firmware.dispatch import Firmware, configuration
+from firmware.hosts import host_named
+from guests import elf_path
+
+_ROUNDS: Final = 9
+_LOOPS: Final = 4_000
+_BASE: Final = 0x4000_0000
+_X9: Final = arm64.UC_ARM64_REG_X9
+
+# Seven calls whose answer is ready, four of them keyed by x1, and AFFINITY_INFO, which reads what changes.
+_MIX: Final = (
+    (0x8400_0000, None),
+    (0x8400_000A, 0xC400_0003),
+    (0x8000_0000, None),
+    (0x8000_0001, 0x8000_8000),
+    (0x8400_0006, None),
+    (0x8400_000A, 0x8400_0008),
+    (0x8400_0055, None),
+    (0xC400_0004, 0),
+)
+
+
+def _move32(register: int, value: int) -> list[int]:
+    high, low = 0x52A0_0000 | value >> 16 << 5 | register, 0x7280_0000 | (value & 0xFFFF) << 5 | register
+    return [high, low]
+
+
+def _program(calls: tuple[tuple[int, int | None], ...]) -> bytes:
+    """Make the calls x9 times, then spin."""
+    words: list[int] = []
+    for fid, argument in calls:
+        words += _move32(0, fid)
+        if argument is not None:
+            words += _move32(1, argument)
+        words.append(0xD400_0002)  # hvc #0
+    words.append(0xF100_0529)  # subs x9, x9, #1
+    words.append(0x5400_0001 | (-len(words) & 0x7FFFF) << 5)  # b.ne to the start
+    words.append(0x1400_0000)  # b .
+    return struct.pack(f"<{len(words)}I", *words)
+
+
+def _instructions() -> int:
+    return _LOOPS * (len(_program(_MIX)) // 4 - 1)
+
+
+def _ours() -> Callable[[], None]:
+    config = configuration(host_named("spec"))
+    firmware = Firmware(config)
+    engine = Engine("cortex-a57", config.mpidrs)
+    memory = engine.map_ram(Region(_BASE, 0x1_0000))
+
+    def never(*_arguments: object) -> None:
+        raise AssertionError("the mix neither blocks nor faults")
+
+    TrapPath(engine, firmware, Clock(), never, never)
+    code = _program(_MIX)
+    memory[: len(code)] = code
+    loops, count = engine.x[9], _instructions()
+
+    def run() -> None:
+        loops.set(_LOOPS)
+        engine.pc.set(_BASE)
+        engine.run(count)
+        assert loops.get() == 0
+
+    return run
+
+
+def _naive() -> Callable[[], None]:
+    """Answer as tutorials do: the binding's hook, registers read one by one, if and elif."""
+    uc = unicorn.Uc(unicorn.UC_ARCH_ARM64, unicorn.UC_MODE_ARM)
+    uc.mem_map(_BASE, 0x1_0000)
+    uc.reg_write(arm64.UC_ARM64_REG_CP_REG, (1, 1, 3, 6, 0, 0x501))
+    uc.mem_write(_BASE, _program(_MIX))
+    not_supported = (1 << 64) - 1
+
+    def hook(uc: unicorn.Uc, _number: int, _user: object) -> None:
+        x0, x1 = uc.reg_read(arm64.UC_ARM64_REG_X0), uc.reg_read(arm64.UC_ARM64_REG_X1)
+        uc.reg_read(arm64.UC_ARM64_REG_X2)
+        uc.reg_read(arm64.UC_ARM64_REG_X3)
+        fid = x0 & 0xFFFF_FFFF
+        if fid == 0x8400_0000:
+            result = 0x1_0003
+        elif fid in (0x8400_0001, 0x8400_0002, 0xC400_0003):
+            result = not_supported
+        elif fid in (0x8400_0004, 0xC400_0004):
+            result = 0
+        elif fid == 0x8400_0006:
+            result = 2
+        elif fid == 0x8400_000A:
+            result = 0 if x1 & 0xFFFF_FFFF in (0xC400_0003, 0x8400_0008) else not_supported
+        elif fid == 0x8000_0000:
+            result = 0x1_0003
+        elif fid == 0x8000_0001:
+            result = 0 if x1 & 0xFFFF_FFFF == 0x8000_8000 else not_supported
+        else:
+            result = not_supported
+        uc.reg_write(arm64.UC_ARM64_REG_X0, result)
+
+    uc.hook_add(unicorn.UC_HOOK_INTR, hook)
+    count = _instructions()
+
+    def run() -> None:
+        uc.reg_write(_X9, _LOOPS)
+        uc.emu_start(_BASE, 0, count=count)
+        assert uc.reg_read(_X9) == 0
+
+    return run
+
+
+def trap() -> None:
+    """Compare the pure trap path with the naive style, on the mix of eight IDs."""
+    variants = {"ready answers": _ours(), "naive hook": _naive()}
+    taken: dict[str, list[float]] = {name: [] for name in variants}
+    for _ in range(_ROUNDS):
+        for name, run in variants.items():
+            before = time.thread_time()
+            run()
+            taken[name].append(time.thread_time() - before)
+    medians = {name: statistics.median(seconds) for name, seconds in taken.items()}
+    traps = _LOOPS * len(_MIX)
+    for name, seconds in medians.items():
+        print(f"trap path, {name:<14} {seconds / traps * 1e9:8.0f} ns/trap {traps / seconds:12,.0f} traps/s")
+    print(f"trap path: ready answers are {medians['naive hook'] / medians['ready answers']:.1f} times as fast as the naive hook\n")
+
+
+_QEMU_OPTIONS: Final = ("-M", "virt", "-cpu", "cortex-a57", "-accel", "tcg,thread=single", "-nographic", "-semihosting", "-nic", "none")
+
+
+def start() -> None:
+    """Compare process start to exit of a small guest with QEMU's."""
+    qemu = shutil.which("qemu-system-aarch64")
+    if qemu is None:
+        print("process start: qemu-system-aarch64 is not installed, nothing to compare with\n")
+        return
+    guest = str(elf_path("version-loop"))
+    commands = {
+        "psci-emu": [sys.executable, "-m", "emu", "run", "-kernel", guest, "-host", "qemu-7"],
+        "QEMU": [qemu, *_QEMU_OPTIONS, "-kernel", guest],
+    }
+    taken: dict[str, list[float]] = {name: [] for name in commands}
+    # Bytecode is cached, as in an installed package.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    subprocess.run(commands["psci-emu"], check=True, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    for _ in range(_ROUNDS):
+        for name, command in commands.items():
+            before = time.perf_counter()
+            subprocess.run(command, check=True, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+            taken[name].append(time.perf_counter() - before)
+    medians = {name: statistics.median(seconds) for name, seconds in taken.items()}
+    for name, seconds in medians.items():
+        print(f"process start to exit, {name:<9} {seconds * 1000:6.0f} ms")
+    print(f"process start to exit: {medians['psci-emu'] / medians['QEMU']:.2f} times QEMU's\n")
+
+
+_BENCHMARKS: Final = {"trap": trap, "start": start}
+
+
+def main(names: list[str]) -> int:
+    unknown = [name for name in names if name not in _BENCHMARKS]
+    if unknown:
+        print(f"unknown benchmark {unknown[0]!r}; there are: {', '.join(_BENCHMARKS)}", file=sys.stderr)
+        return 102
+    for name in names or _BENCHMARKS:
+        _BENCHMARKS[name]()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,53 @@
+"""Who may import whom, read from the syntax tree."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FIRMWARE = sorted((ROOT / "firmware").rglob("*.py"))
+EMU = sorted((ROOT / "emu").rglob("*.py"))
+UNICORN_FILES = {"engine.py", "trap.py"}
+
+
+def imported(source: Path) -> set[str]:
+    """Return the top-level packages a file imports; importing from inside a function or `if TYPE_CHECKING` counts too."""
+    packages = set()
+    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            packages |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{source}: a relative import"
+            assert node.module is not None
+            packages.add(node.module.partition(".")[0])
+    return packages
+
+
+def relative(source: Path) -> str:
+    return str(source.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("source", FIRMWARE, ids=relative)
+def test_firmware_imports_the_standard_library_and_itself(source: Path) -> None:
+    assert imported(source) <= sys.stdlib_module_names | {"firmware"}
+
+
+@pytest.mark.parametrize("source", FIRMWARE, ids=relative)
+def test_firmware_performs_nothing(source: Path) -> None:
+    assert not imported(source) & {"os", "socket", "subprocess", "threading", "time", "random", "secrets", "pathlib", "io", "importlib"}
+
+
+@pytest.mark.parametrize("source", EMU, ids=relative)
+def test_only_the_unicorn_files_know_unicorn(source: Path) -> None:
+    assert ("unicorn" in imported(source)) <= (source.relative_to(ROOT / "emu").as_posix() in UNICORN_FILES)
+
+
+def test_the_syntax_tree_sees_every_kind_of_import(tmp_path: Path) -> None:
+    source = tmp_path / "x.py"
+    source.write_text("import a.b as c\nfrom d.e import f\ndef g():\n    import h\n", encoding="utf-8")
+
+    assert imported(source) == {"a", "d", "h"}

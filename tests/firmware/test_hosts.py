@@ -1,0 +1,100 @@
+"""Hosts as data: every departure from `spec` is cited, and names are checked."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from firmware.abi import Version
+from firmware.dispatch import function_names
+from firmware.errors import UserError
+from firmware.host import Deviation, Host
+from firmware.hosts import HOSTS, host_named
+from firmware.hosts.spec import SPEC
+from firmware.trap import Conduit
+from tests.firmware.harness import make
+
+OTHERS = [host for name, host in HOSTS.items() if name != "spec"]
+COLUMNS = [field.name for field in dataclasses.fields(Host) if field.name != "sources"]
+DEVIATIONS = [(host, deviation) for host in HOSTS.values() for deviation in host.deviations]
+
+
+DEPARTURES = [(host, column) for host in OTHERS for column in COLUMNS if getattr(host, column) != getattr(SPEC, column)]
+
+
+@pytest.mark.parametrize(("host", "column"), DEPARTURES, ids=lambda value: value if isinstance(value, str) else value.name)
+def test_a_column_that_departs_from_spec_has_a_source(host: Host, column: str) -> None:
+    assert len(host.sources[column]) > len("Linux v6.12")
+
+
+@pytest.mark.parametrize("host", OTHERS, ids=lambda host: host.name)
+def test_sources_are_of_columns(host: Host) -> None:
+    assert set(host.sources) <= set(COLUMNS)
+
+
+@pytest.mark.parametrize(("host", "deviation"), DEVIATIONS, ids=lambda value: getattr(value, "function", getattr(value, "name", None)))
+def test_a_deviation_is_cited(host: Host, deviation: Deviation) -> None:
+    assert deviation.cite.startswith(("Linux commit ", "Linux v", "QEMU ")), host.name
+
+
+@pytest.mark.parametrize("host", HOSTS.values(), ids=lambda host: host.name)
+def test_a_hosts_columns_name_functions_and_versions_that_exist(host: Host) -> None:
+    names = function_names(make(host).config)
+
+    assert host.serves | host.serves_0_1 | host.truncates | set(host.workaround_answers) <= names
+    assert {deviation.function for deviation in host.deviations} <= names
+    assert host.latest == max(host.versions)
+    assert tuple(sorted(host.versions)) == host.versions
+    assert host.smccc in (*host.smccc_versions, None)
+    assert set(host.bitmap_resets) <= set(host.registers)
+
+
+@pytest.mark.parametrize("host", HOSTS.values(), ids=lambda host: host.name)
+def test_a_guest_calls_by_hvc_unless_told_otherwise(host: Host) -> None:
+    assert host.default_conduit is Conduit.HVC
+
+
+def test_a_host_is_found_by_its_name() -> None:
+    assert {name: host_named(name).name for name in HOSTS} == {"spec": "spec", "kvm-6.12": "kvm-6.12", "qemu-7": "qemu-7"}
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("kvm-6.13", "unknown host 'kvm-6.13'; did you mean kvm-6.12?"),
+        ("KVM-6.12", "unknown host 'KVM-6.12'; did you mean kvm-6.12?"),
+        ("qemu", "unknown host 'qemu'; did you mean qemu-7?"),
+        ("Spec", "unknown host 'Spec'; did you mean spec?"),
+        ("zzzzzzzz", "unknown host 'zzzzzzzz'; known: kvm-6.12, qemu-7, spec"),
+        ("", "unknown host ''; known: kvm-6.12, qemu-7, spec"),
+    ],
+)
+def test_an_unknown_name_is_refused_with_the_nearest(name: str, sentence: str) -> None:
+    with pytest.raises(UserError) as refused:
+        host_named(name)
+
+    assert str(refused.value) == sentence
+    assert refused.value.exit_code == 102
+
+
+def test_evolving_changes_the_named_columns_and_remembers_why() -> None:
+    evolved = SPEC.evolve(name="x", summary="y", cite="first").evolve(summary="z", cite="second")
+
+    assert (evolved.name, evolved.summary) == ("x", "z")
+    assert evolved.sources == {"name": "first", "summary": "second"}
+    assert SPEC.sources == {}
+
+
+@pytest.mark.parametrize(
+    ("version", "strings"),
+    [
+        ((0, 1), ("arm,psci",)),
+        ((0, 2), ("arm,psci-0.2", "arm,psci")),
+        ((1, 0), ("arm,psci-1.0", "arm,psci-0.2", "arm,psci")),
+        ((1, 3), ("arm,psci-1.0", "arm,psci-0.2", "arm,psci")),
+    ],
+)
+@pytest.mark.parametrize("host", HOSTS.values(), ids=lambda host: host.name)
+def test_the_nodes_strings_follow_the_version_as_qemu_writes_them(host: Host, version: tuple[int, int], strings: tuple[str, ...]) -> None:
+    assert host.node_compatible(Version(*version)) == strings
