@@ -1,6 +1,6 @@
 """The Unicorn engine: memory, registers by name, one context per vCPU, exact slices, hooks.
 
-1. Only this file and `emu/trap.py` know Unicorn.
+1. Only this file and `emu/registers.py` import Unicorn; `emu/trap.py` calls it through the latter.
 2. One engine for the machine; a vCPU is a saved context. A slice is an instruction count, never 0 and never a timer: a stop from
    another thread re-executes loads and stores, and going between counted and uncounted runs flushes all translations.
 3. `stop` is called between instructions only, from an interrupt callback; never from a device callback.
@@ -20,23 +20,23 @@ from typing import Any, Final
 
 import unicorn
 from unicorn import arm64_const as arm64
-from unicorn.unicorn_py3.unicorn import uclib
 
 from emu.memory import Region
+from emu.registers import (
+    CNTHCTL_EL2,
+    CPTR_EL3,
+    HCR_EL2,
+    REGISTERS,
+    SCR_EL3,
+    SPSR_EL1,
+    VMPIDR_EL2,
+    ZCR_EL2,
+    ZCR_EL3,
+    Register,
+    SystemRegister,
+    library,
+)
 from firmware.abi import ENTRY_PSTATE
-
-SystemRegister = tuple[int, int, int, int, int]  # op0, op1, CRn, CRm, op2
-
-# System registers, as MRS encodes them.
-SCR_EL3: Final = (3, 6, 1, 1, 0)
-HCR_EL2: Final = (3, 4, 1, 1, 0)
-CPTR_EL3: Final = (3, 6, 1, 1, 2)
-ZCR_EL3: Final = (3, 6, 1, 2, 0)
-ZCR_EL2: Final = (3, 4, 1, 2, 0)
-CNTHCTL_EL2: Final = (3, 4, 14, 1, 0)
-VMPIDR_EL2: Final = (3, 4, 0, 0, 5)
-SCTLR_EL1: Final = (3, 0, 1, 0, 0)
-SPSR_EL1: Final = (3, 0, 4, 0, 0)
 
 _NS_HCE_RW: Final = 0x501  # SCR_EL3: non-secure, HVC enabled, EL2 is AArch64
 _HCR_RW_TWI: Final = 1 << 31 | 1 << 13  # HCR_EL2: EL1 is AArch64, WFI traps, so that a stop and a wait cannot be confused
@@ -50,22 +50,6 @@ CPU_MODELS: Final = {
     "cortex-a57": arm64.UC_CPU_ARM64_A57,
     "cortex-a72": arm64.UC_CPU_ARM64_A72,
     "max": arm64.UC_CPU_ARM64_MAX,
-}
-
-# Registers by the names this project uses.
-REGISTERS: Final = {
-    **{f"x{number}": arm64.UC_ARM64_REG_X0 + number for number in range(29)},
-    "x29": arm64.UC_ARM64_REG_X29,
-    "x30": arm64.UC_ARM64_REG_X30,
-    "sp": arm64.UC_ARM64_REG_SP,
-    "pc": arm64.UC_ARM64_REG_PC,
-    "pstate": arm64.UC_ARM64_REG_PSTATE,
-    "sp_el0": arm64.UC_ARM64_REG_SP_EL0,
-    "sp_el1": arm64.UC_ARM64_REG_SP_EL1,
-    "elr_el1": arm64.UC_ARM64_REG_ELR_EL1,
-    "esr_el1": arm64.UC_ARM64_REG_ESR_EL1,
-    "far_el1": arm64.UC_ARM64_REG_FAR_EL1,
-    "vbar_el1": arm64.UC_ARM64_REG_VBAR_EL1,
 }
 
 # Exceptions as the engine numbers them (Unicorn 2.1.4, qemu/target/arm/cpu.h).
@@ -82,8 +66,6 @@ _UNMAPPED: Final = {
     unicorn.UC_ERR_WRITE_UNMAPPED: "write to",
     unicorn.UC_ERR_FETCH_UNMAPPED: "instruction fetch from",
 }
-
-library = ctypes.PyDLL(uclib._name)  # keeps the GIL: a callback is several times cheaper, and a slice is short
 
 _INTERRUPT: Final = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32)
 _SYSTEM_REGISTER: Final = ctypes.CFUNCTYPE(ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p, ctypes.c_void_p)
@@ -112,26 +94,6 @@ class EngineError(Exception):
 class _CpReg(ctypes.Structure):
     # uc_arm64_cp_reg
     _fields_ = [(name, ctypes.c_uint32) for name in ("crn", "crm", "op0", "op1", "op2")] + [("value", ctypes.c_uint64)]
-
-
-class Register:
-    """One register of the current vCPU, 64 bits wide."""
-
-    __slots__ = ("_box", "_handle", "_number", "_pointer")
-
-    def __init__(self, handle: ctypes.c_void_p, number: int) -> None:
-        self._handle = handle
-        self._number = ctypes.c_int(number)
-        self._box = ctypes.c_uint64()
-        self._pointer = ctypes.c_void_p(ctypes.addressof(self._box))
-
-    def get(self) -> int:
-        library.uc_reg_read(self._handle, self._number, self._pointer)
-        return self._box.value
-
-    def set(self, value: int) -> None:
-        self._box.value = value
-        library.uc_reg_write(self._handle, self._number, self._pointer)
 
 
 class Engine:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from emu.engine import SCTLR_EL1, SPSR_EL1, Engine
+from emu.engine import Engine
 from emu.outcome import GuestCrash
+from emu.registers import SCTLR_EL1, SPSR_EL1
 from firmware.abi import ENTRY_PSTATE
 
 SYNCHRONOUS: Final = 0x000

@@ -13,17 +13,15 @@ import os
 import stat
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
+from emu import elf
 from emu.memory import FLASH, FLASH_BANK_BYTES, PAGE_BYTES, GiB, MiB, Region
 from firmware.errors import InputError, UserError
-
-if TYPE_CHECKING:
-    pass
 
 
 class Kind(StrEnum):
@@ -159,7 +157,6 @@ def _align_up(address: int, alignment: int) -> int:
     return -(-address // alignment) * alignment
 
 
-_ELF_MAGIC: Final = b"\x7fELF"
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 
 # What people hand to -kernel by mistake: offset, magic, what it is, what to do.
@@ -189,7 +186,7 @@ def _refuse_by_name(file: File) -> None:
 def _kernel(file: File, ram: Region) -> _Started:
     if file.content.startswith(_GZIP_MAGIC):
         file = File(file.name, _gunzip(file, ram.size_bytes))
-    if file.content.startswith(_ELF_MAGIC):
+    if file.content.startswith(elf.MAGIC):
         return _elf(file, ram)
     if file.content.startswith(_IMAGE_MAGIC, _IMAGE_MAGIC_AT):
         return _image(file, ram)
@@ -254,30 +251,13 @@ def _check_fits(file: File, segment: Segment, ram: Region) -> None:
 
 
 def _bios(file: File) -> _Started:
-    if file.content.startswith(_ELF_MAGIC):
+    if file.content.startswith(elf.MAGIC):
         raise InputError(f"{file.name} is an ELF; allowed with -bios is a flat image for address 0: give the ELF to -kernel")
     return _Started(Kind.BIOS, (Segment(FLASH.base, file.content, len(file.content)),), FLASH.base)
 
 
-_MAX_SEGMENTS: Final = 1024
-
-
-# Read with struct, as the Image header is: pyelftools would take a third of the time from process start to a small guest's exit.
-_ELF_IDENT: Final = struct.Struct("<4sBB")  # magic, EI_CLASS, EI_DATA
-_ELF_HEADER: Final = struct.Struct("<16xHH4xQQ12xHHH6x")  # e_type, e_machine, e_entry, e_phoff, e_ehsize, e_phentsize, e_phnum
-_ELF_MACHINE: Final = struct.Struct("<18xH")
-_PROGRAM_HEADER: Final = struct.Struct("<I4xQQQQQ8x")  # p_type, p_offset, p_vaddr, p_paddr, p_filesz, p_memsz
-_CLASS_64: Final = 2
-_LITTLE_ENDIAN: Final = 1
-_EM_AARCH64: Final = 183
-_PT_LOAD: Final = 1
-_ET_EXEC, _ET_DYN = 2, 3
-_ET_NAMES: Final = {1: "an unlinked object", 4: "a core dump"}
-_MACHINES: Final = {3: "386", 8: "MIPS", 20: "PPC", 21: "PPC64", 22: "S390", 40: "ARM", 62: "X86-64", 243: "RISCV", 258: "LOONGARCH"}
-
-
 def _elf(file: File, ram: Region) -> _Started:
-    entry, headers = _executable(file)
+    entry, headers = elf.executable(file.name, file.content)
     pc = None
     segments = []
     for header in headers:
@@ -298,62 +278,6 @@ def _elf(file: File, ram: Region) -> _Started:
     if pc is None:
         raise InputError(f"{file.name} has its entry point {entry:#x} outside its segments; allowed is one inside")
     return _Started(Kind.ELF, tuple(segments), pc, file.content)
-
-
-def _executable(file: File) -> tuple[int, list[_LoadHeader]]:
-    content = file.content
-    broken = InputError(f"{file.name} is a broken or truncated ELF; allowed is a whole AArch64 executable")
-    if len(content) < _ELF_MACHINE.size:
-        raise broken
-    _magic, elf_class, byte_order = _ELF_IDENT.unpack_from(content)
-    if byte_order not in (_LITTLE_ENDIAN, 2) or elf_class not in (1, _CLASS_64):
-        raise broken
-    (machine,) = _ELF_MACHINE.unpack_from(content)
-    if byte_order != _LITTLE_ENDIAN:
-        machine = machine >> 8 | (machine & 0xFF) << 8
-    if machine != _EM_AARCH64:
-        raise InputError(f"{file.name} is an ELF for {_MACHINES.get(machine, f'machine {machine:#x}')}; allowed is AArch64")
-    if elf_class != _CLASS_64:
-        raise InputError(f"{file.name} is a 32-bit ELF; allowed is 64-bit AArch64")
-    if byte_order != _LITTLE_ENDIAN:
-        raise InputError(f"{file.name} is a big-endian ELF; allowed is little-endian AArch64")
-    if len(content) < _ELF_HEADER.size:
-        raise broken
-    elf_type, _machine, entry, start, _size, entry_size, count = _ELF_HEADER.unpack_from(content)
-    if elf_type not in (_ET_EXEC, _ET_DYN):
-        kind = _ET_NAMES.get(elf_type, f"an ELF of type {elf_type:#x}")
-        raise InputError(f"{file.name} is {kind}; allowed are executables (ET_EXEC, ET_DYN)")
-    size = _PROGRAM_HEADER.size
-    if count > _MAX_SEGMENTS or (count and entry_size != size) or start + count * size > len(content):
-        raise InputError(
-            f"{file.name} has a broken program header table ({count} entries at {start:#x}); allowed are {_MAX_SEGMENTS} within the file"
-        )
-    return entry, list(_load_headers(file, start, count))
-
-
-class _LoadHeader(NamedTuple):
-    offset: int
-    virtual: int
-    physical: int
-    file_bytes: int
-    memory_bytes: int
-
-
-def _load_headers(file: File, start: int, count: int) -> Iterator[_LoadHeader]:
-    size_bytes = len(file.content)
-    loaded = 0
-    for index in range(count):
-        kind, *fields = _PROGRAM_HEADER.unpack_from(file.content, start + index * _PROGRAM_HEADER.size)
-        found = _LoadHeader(*fields)
-        if kind != _PT_LOAD or found.memory_bytes == 0:
-            continue
-        loaded += found.file_bytes
-        # Loading the same bytes a thousand times would be a way to fill the host's memory from a small file.
-        if found.file_bytes > found.memory_bytes or found.offset + found.file_bytes > size_bytes or loaded > size_bytes:
-            raise InputError(
-                f"{file.name} has a segment of {found.file_bytes} bytes at offset {found.offset:#x} that its {size_bytes} bytes do not hold"
-            )
-        yield found
 
 
 # Linux before 4.2 finds its device tree only within 512 MiB of the kernel, and maps it in 2 MiB blocks.

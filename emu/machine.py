@@ -15,12 +15,14 @@ from typing import Final
 from emu import devicetree, loader
 from emu.console import Console
 from emu.devices.timer import VcpuTimers
-from emu.engine import EXCP_DATA_ABORT, EXCP_PREFETCH_ABORT, EXCP_UDEF, SCTLR_EL1, Engine, EngineError
+from emu.engine import EXCP_DATA_ABORT, EXCP_PREFETCH_ABORT, EXCP_UDEF, Engine, EngineError
 from emu.exceptions import EC_SHIFT, EC_WFX, ESR_UNDEFINED, Exceptions
 from emu.memory import FLASH, PVTIME, UART, Region, ram
+from emu.observer import Observer
 from emu.outcome import Ended, ExitCode, GuestCrash, Outcome
 from emu.parking import LONGEST_LOOP, is_parked
 from emu.physical import PhysicalMemory
+from emu.registers import SCTLR_EL1
 from emu.scheduler import Clock, Scheduler
 from emu.semihosting import HLT_SEMIHOSTING, Semihosting
 from emu.setup import CallPoint, Setup
@@ -48,29 +50,6 @@ from firmware.trap import (
 )
 
 _SCTLR_EE_E0E: Final = 1 << 25 | 1 << 24
-
-
-class Observer:
-    """Something that looks on; every method may be left as it is.
-
-    Times are virtual nanoseconds. `call` is asked for by `Machine.observe(..., calls=...)` alone, since a watched call takes the
-    long way.
-    """
-
-    def call(self, record: Record) -> None:
-        """See a call, answered and applied."""
-
-    def entry(self, vcpu: int, entry: EntryState, before: PowerState, after: PowerState) -> None:
-        """See a vCPU about to begin at an entry point."""
-
-    def event(self, vcpu: int, what: str) -> None:
-        """See something that happened to a vCPU or the machine, in words."""
-
-    def exception(self, number: int, esr: int, far: int | None, pc: int, vector: int) -> None:
-        """See an exception the guest took to EL1."""
-
-    def slice(self, vcpu: int, instructions: int) -> None:
-        """See a vCPU about to get its turn."""
 
 
 class Machine:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final, TextIO
 
-from emu.machine import Machine, Observer
+from emu.machine import Machine
+from emu.observer import Observer
 from emu.trace import Text
 from emu.trap import Record
 from firmware.abi import PowerState

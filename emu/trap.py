@@ -1,7 +1,7 @@
 """The trap path: interrupt callback -> `Trap` -> `Reply` -> registers.
 
-1. Only this file and `emu/engine.py` know Unicorn. Everything a trap may need is prepared: a ready answer costs one batch read, one
-   look-up and one batch write, all inside the engine's callback.
+1. Everything a trap may need is prepared: a ready answer costs one batch read, one look-up and one batch write, all inside the
+   engine's callback.
 2. Every answer comes from the firmware's tables. Functions that somebody watches, and replies that are more than registers, take the
    long way through `Firmware.handle`; both ways give the same registers.
 3. An exception here is ours or the guest's end; it is kept by the engine and stops the run, never an answer.
@@ -14,7 +14,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-from emu.engine import EXCP_HVC, EXCP_SMC, REGISTERS, SCTLR_EL1, Engine, library
+from emu.engine import EXCP_HVC, EXCP_SMC, Engine
+from emu.registers import REGISTERS, SCTLR_EL1, library
 from emu.scheduler import TRAP_NS, Clock
 from firmware.abi import MASK32, PowerState
 from firmware.dispatch import Firmware, functions_by_id

@@ -9,7 +9,8 @@ from functools import partial
 from typing import Final
 
 from emu.devices.timer import Timer, VcpuTimers
-from emu.engine import Engine, SystemRegister
+from emu.engine import Engine
+from emu.registers import SystemRegister
 from emu.scheduler import Clock
 from firmware.trap import EntryState
 

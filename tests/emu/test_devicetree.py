@@ -16,7 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emu.devicetree import MAX_DTB_BYTES, STANDARD_IDS, PsciIds, PsciNode, Spec, amend, build, psci_node
+from emu.blob import MAX_DTB_BYTES
+from emu.devicetree import STANDARD_IDS, PsciIds, PsciNode, Spec, amend, build, psci_node
 from emu.memory import GiB, Region, ram
 from firmware.errors import InputError
 

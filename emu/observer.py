@@ -1,0 +1,30 @@
+"""What may look on while a machine runs."""
+
+from __future__ import annotations
+
+from emu.trap import Record
+from firmware.abi import PowerState
+from firmware.trap import EntryState
+
+
+class Observer:
+    """Something that looks on; every method may be left as it is.
+
+    Times are virtual nanoseconds. `call` is asked for by `Machine.observe(..., calls=...)` alone, since a watched call takes the
+    long way.
+    """
+
+    def call(self, record: Record) -> None:
+        """See a call, answered and applied."""
+
+    def entry(self, vcpu: int, entry: EntryState, before: PowerState, after: PowerState) -> None:
+        """See a vCPU about to begin at an entry point."""
+
+    def event(self, vcpu: int, what: str) -> None:
+        """See something that happened to a vCPU or the machine, in words."""
+
+    def exception(self, number: int, esr: int, far: int | None, pc: int, vector: int) -> None:
+        """See an exception the guest took to EL1."""
+
+    def slice(self, vcpu: int, instructions: int) -> None:
+        """See a vCPU about to get its turn."""
