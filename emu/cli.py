@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import TextIO
 
 from emu import setup as words
+from emu.engine import CPU_MODELS
 from emu.machine import Machine
 from emu.memory import DEFAULT_RAM_BYTES, parse_size
 from emu.options import Parser, whole_words
@@ -86,16 +87,16 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kernel", type=Path, metavar="F", help="ELF, arm64 Image (also gzip) or flat binary")
     parser.add_argument("--bios", type=Path, metavar="F", help="firmware image, started at address 0")
     parser.add_argument("--append", default="", metavar="S", help="kernel command line")
-    parser.add_argument("--initrd", type=Path, metavar="F")
+    parser.add_argument("--initrd", type=Path, metavar="F", help="initial RAM disk for -kernel")
     parser.add_argument("--dtb", type=Path, metavar="F", help="your device tree in place of the generated one")
     parser.add_argument("--smp", metavar="N", help="1 to 8 CPUs, or cpus=N,clusters=M")
     parser.add_argument("--mpidr", metavar="LIST", help="MPIDR affinity value of each CPU")
     parser.add_argument("-m", dest="memory", metavar="SIZE", help="RAM, MiB or with K, M, G; default 128M")
-    parser.add_argument("--cpu", default=words.DEFAULT_CPU, metavar="MODEL")
-    parser.add_argument("--machine", "-M", default="virt", metavar="virt[,dumpdtb=F]")
+    parser.add_argument("--cpu", default=words.DEFAULT_CPU, metavar="MODEL", help=f"{', '.join(CPU_MODELS)}; default {words.DEFAULT_CPU}")
+    parser.add_argument("--machine", "-M", default="virt", metavar="virt[,dumpdtb=F]", help="dumpdtb=F writes the device tree and ends")
     add_firmware_options(parser)
     parser.add_argument("--psci-node", choices=("replace", "keep"), default="replace", help="what becomes of the psci node of -dtb")
-    parser.add_argument("--serial", default="stdio", metavar="stdio|file:F|none")
+    parser.add_argument("--serial", default="stdio", metavar="S", help="where the console goes: stdio, file:F or none")
     parser.add_argument("--no-reboot", action="store_true", help="end with 101 when the guest resets")
     parser.add_argument("-d", dest="debug", metavar="LIST", help="log psci, int, in_asm, engine to stderr")
     parser.add_argument("-D", dest="debug_file", type=Path, metavar="F", help="log to a file instead")
@@ -135,7 +136,7 @@ def run(options: argparse.Namespace) -> int:
             print(crash(machine), file=sys.stderr)
     if outcome.code:
         calls = machine.clock.traps
-        after = f"after {calls} calls at virtual time {machine.clock.now_ns / 1e9:.9f} s"
+        after = f"after {calls} call{'' if calls == 1 else 's'} at virtual time {machine.clock.now_ns / 1e9:.9f} s"
         print(f"psci-emu: {outcome.sentence} ({after}), exit code {outcome.code}", file=sys.stderr)
     return outcome.code
 

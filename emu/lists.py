@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from emu.setup import Choices, make
@@ -16,16 +17,18 @@ from firmware.table import is_offered
 from guests import FOLDER, catalogue
 from guests import elf_path as _elf_path
 
-_WIDE = 180
+_WIDE = 200
 
 
 def show(*columns: str, rows: Sequence[tuple[str, ...]]) -> None:
     """Print an aligned table; plain and unfolded when piped."""
-    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else _WIDE, highlight=False)
+    console = Console(width=None if sys.stdout.isatty() else _WIDE, highlight=False)
     table = Table(*columns, box=None, header_style="bold", pad_edge=False)
     for row in rows:
-        table.add_row(*row)
-    console.print(table, markup=False) if not rows else console.print(table)
+        table.add_row(*map(escape, row))
+    with console.capture() as capture:
+        console.print(table)
+    print("\n".join(line.rstrip() for line in capture.get().splitlines()))
 
 
 def regs(choices: Choices) -> int:

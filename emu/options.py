@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Iterable
 from typing import Final, NoReturn
 
-from firmware.errors import UserError, unknown
+from firmware.errors import UserError, nearest
 
 # Options of QEMU's that state what we do anyway, with the values that do; None: a flag.
 STATED: Final[dict[str, tuple[str, ...] | None]] = {
@@ -71,5 +71,5 @@ def _check_stated(name: str, value: str | None) -> None:
 
 
 def _not_offered(name: str, known: Iterable[str], what: str) -> UserError:
-    sentence = str(unknown("option", f"-{name}", [f"-{option}" for option in known if len(option) > 1]))
-    return UserError(sentence.replace("unknown option", "option", 1).replace("; ", f" is not offered by {what}; ", 1))
+    near = nearest(name, [option for option in known if len(option) > 1])
+    return UserError(f"option -{name} is not offered by {what}" + (f"; did you mean -{near}?" if near else ""))

@@ -36,15 +36,22 @@ def errno_name(number: int) -> str:
     return errno.errorcode[number]
 
 
-_SIMILAR: Final = 0.5
+_SIMILAR: Final = 0.6
+_LISTED: Final = 12
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     """Refuse a name nobody knows, with the nearest one that exists."""
+    names = sorted(known)
+    near = nearest(name, names)
+    listed = ", ".join(names[:_LISTED]) + (", ..." if len(names) > _LISTED else "")
+    return UserError(f"unknown {kind} {name!r}; " + (f"did you mean {near}?" if near else f"known: {listed}"))
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that looks most like this one, None if none does."""
     import difflib  # noqa: PLC0415  for the unhappy path alone
 
-    names = sorted(known)
-    folded = {candidate.lower(): candidate for candidate in names}
+    folded = {candidate.lower(): candidate for candidate in sorted(known)}
     near = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=_SIMILAR)
-    hint = f"; did you mean {folded[near[0]]}?" if near else f"; known: {', '.join(names[:12])}{', ...' if len(names) > 12 else ''}"
-    return UserError(f"unknown {kind} {name!r}{hint}")
+    return folded[near[0]] if near else None

@@ -169,6 +169,19 @@ def test_restoring_a_vm_without_the_feature_bit_gives_0_1() -> None:
     assert other.get_one_reg(0x6030_0000_0014_0000) == 0x1
 
 
+def test_replacing_the_host_changes_every_answer_and_no_power_state() -> None:
+    firmware = make("spec")
+    call(firmware, "CPU_ON", 1, ENTRY)
+    assert call(firmware, "AFFINITY_INFO", 0) == returned("spec", 0)
+
+    firmware.configure(make("kvm-6.12").config)
+
+    assert call(firmware, "AFFINITY_INFO", 0) == returned("kvm-6.12", 0)
+    assert call(firmware, "AFFINITY_INFO", 1) == returned("kvm-6.12", 0)
+    assert call(firmware, "PSCI_VERSION") == returned("kvm-6.12", 0x1_0001)
+    assert firmware.handle(Enter(1)) == entered(ENTRY, 0)
+
+
 def test_a_state_is_a_value_that_later_events_do_not_change() -> None:
     firmware = make("spec")
     state = firmware.state()

@@ -23,6 +23,12 @@ _STUBS: Final = 0x1100
 _RET: Final = 0xD65F_03C0
 _ENTRY: Final = struct.Struct("<6Q")
 
+
+# Capstone writes numbers above 9 in hex.
+def _number(value: int) -> str:
+    return f"{value:#x}" if value > 9 else str(value)
+
+
 # x19 image, x20 next entry, x21 entries left, x22 UART, x24 REPORT, x25 stub, x26 delay, x28 ESR_EL1 of an UNDEFINED call.
 Listing = tuple[tuple[int, str], ...]
 MAIN: Final[Listing] = (
@@ -41,7 +47,7 @@ MAIN: Final[Listing] = (
     (0xA8C1_6A99, "ldp x25, x26, [x20], #0x10"),
     (0xA8C1_0680, "ldp x0, x1, [x20], #0x10"),
     (0xA8C1_0E82, "ldp x2, x3, [x20], #0x10"),
-    *((0xD280_0000 | register << 5 | register, f"mov x{register}, #{register:{'#x' if register > 9 else ''}}") for register in range(4, 18)),
+    *((0xD280_0000 | register << 5 | register, f"mov x{register}, #{_number(register)}") for register in range(4, 18)),
     (0xD280_001C, "mov x28, #0"),
     (0x8B19_0279, "add x25, x19, x25"),
     (0xD63F_0320, "blr x25"),
@@ -134,16 +140,17 @@ TWICE: Final[Listing] = (
     (0xD400_0002, "hvc #0"),
     (0xAA1D_03E3, "mov x3, x29"),
 )
+_HVC: Final[Listing] = ((0xD400_0002, "hvc #0"),)
 LISTINGS: Final = {0x0: MAIN, 0x400: SECOND, _VECTOR: UNDEFINED}
 SNIPPETS: Final = (READ, THEN_AFFINITY_INFO, TWICE)
 
 
 def hvc(imm: int = 0) -> Listing:
-    return ((0xD400_0002 | imm << 5, f"hvc #{imm:#x}"),)
+    return ((0xD400_0002 | imm << 5, f"hvc #{_number(imm)}"),)
 
 
 def smc(imm: int = 0) -> Listing:
-    return ((0xD400_0003 | imm << 5, f"smc #{imm:#x}"),)
+    return ((0xD400_0003 | imm << 5, f"smc #{_number(imm)}"),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +163,7 @@ class Call:
     """
 
     x: tuple[int, ...]
-    by: Listing = hvc()
+    by: Listing = _HVC
     delay: int = 0
 
     def __str__(self) -> str:

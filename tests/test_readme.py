@@ -1,0 +1,58 @@
+"""The README tells the truth: each console block is what its commands print today."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from emu.cli import add_run_options, main
+from emu.options import Parser
+from emu.outcome import ExitCode
+
+_ROOT: Final = Path(__file__).parent.parent
+_README: Final = (_ROOT / "README.md").read_text(encoding="utf-8")
+_PROMPT: Final = "$ psci-emu "
+
+
+def _commands() -> Iterator[tuple[str, list[str]]]:
+    for block in re.findall(r"^```console\n(.*?)^```$", _README, re.MULTILINE | re.DOTALL):
+        for part in re.split(r"^(?=\$ )", block, flags=re.MULTILINE)[1:]:
+            command, *lines = part.rstrip("\n").split("\n")
+            assert command.startswith(_PROMPT), command
+            yield command.removeprefix(_PROMPT), lines
+
+
+@pytest.mark.parametrize(("command", "shown"), list(_commands()), ids=lambda value: value if isinstance(value, str) else "")
+def test_a_command_prints_what_the_readme_shows(
+    command: str, shown: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(_ROOT)
+
+    main(command.split())
+
+    captured = capfd.readouterr()
+    # "..." stands for any lines; all others are exact.
+    pattern = "".join(r"(?:.*\n)*?" if line == "..." else re.escape(line) + r"\n" for line in shown)
+    assert re.fullmatch(pattern, captured.out + captured.err)
+
+
+def test_every_option_of_run_is_in_the_readme() -> None:
+    parser = Parser()
+    add_run_options(parser)
+    names = {action.option_strings[0].lstrip("-") for action in parser._actions} - {"help", "h"}
+
+    missing = {name for name in names if not re.search(rf"`--?{re.escape(name)}[ ,`]", _README)}
+
+    assert not missing
+
+
+def test_every_exit_code_is_in_the_readme() -> None:
+    table = _README.partition("### Exit codes")[2].partition("##")[0]
+
+    told = {int(code) for code in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)}
+
+    assert told == {int(code) for code in ExitCode}
