@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import os
 import signal
 import sys
 import traceback
@@ -111,18 +112,15 @@ def run(options: argparse.Namespace) -> int:
     dump = _machine(options.machine)
     setup = _setup(options)
     categories = words.parse_debug(options.debug) if options.debug else frozenset()
+    machine: Machine | None = None
+
+    def interrupt(*_signal: object) -> None:
+        if machine is not None:
+            machine.interrupted = True
+
     with contextlib.ExitStack() as stack:
-        serial = stack.enter_context(_serial(options.serial))
+        serial = stack.enter_context(_serial(options.serial, interrupt))
         log = stack.enter_context(_log_file(options.debug_file))
-        interrupted = False
-
-        def interrupt(*_signal: object) -> None:
-            nonlocal interrupted
-            interrupted = True
-            if machine is not None:
-                machine.interrupted = True
-
-        machine: Machine | None = None
         typed = stack.enter_context(standard_input(interrupt)) if options.serial == "stdio" and dump is None else None
         machine = Machine(setup, output=serial.write, typed=typed.take if typed else lambda _limit: b"")
         if dump is not None:
@@ -193,9 +191,14 @@ def _machine(text: str) -> Path | None:
 
 
 @contextlib.contextmanager
-def _serial(text: str) -> Iterator[Output]:
+def _serial(text: str, interrupt: Callable[[], None]) -> Iterator[Output]:
+    def broken() -> None:
+        # As a program that SIGPIPE ends; what is still buffered must not fail again at exit.
+        interrupt()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
     if text == "stdio":
-        yield Output(sys.stdout.buffer)
+        yield Output(sys.stdout.buffer, broken)
     elif text == "none":
         yield Output(None)
     elif text.startswith("file:"):

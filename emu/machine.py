@@ -28,7 +28,7 @@ from emu.semihosting import HLT_SEMIHOSTING, Semihosting
 from emu.setup import CallPoint, Setup
 from emu.symbols import Symbols
 from emu.trap import Record, TrapPath
-from emu.vcpu import Vcpu, Wait, serve_timers
+from emu.vcpu import Vcpu, Wait, serve_system_registers
 from firmware import fwregs
 from firmware.abi import ENTRY_PSTATE, PowerState
 from firmware.errors import UserError
@@ -49,7 +49,7 @@ from firmware.trap import (
     WriteMemory,
 )
 
-_SCTLR_EE_E0E: Final = 1 << 25 | 1 << 24
+_SCTLR_EE: Final = 1 << 25
 
 
 class Machine:
@@ -89,7 +89,7 @@ class Machine:
         self._system_event: SystemEvent | None = None
         self._progress = (0, 0)
         self._progress_at = 0
-        serve_timers(self.engine, self.clock, lambda: self.vcpus)
+        serve_system_registers(self.engine, self.clock, lambda: self.vcpus, setup.seed)
         self._watch_call_points()
         self._power_on()
 
@@ -295,7 +295,7 @@ class Machine:
         engine.switch(index)
         engine.reset_current()
         if entry.big_endian:
-            engine.set_system_register(SCTLR_EL1, engine.system_register(SCTLR_EL1) | _SCTLR_EE_E0E)
+            engine.set_system_register(SCTLR_EL1, engine.system_register(SCTLR_EL1) | _SCTLR_EE)
         engine.set_pstate(entry.pstate)
         engine.pc.set(entry.pc)
         engine.x[0].set(entry.x0)

@@ -20,10 +20,11 @@ _QUIT: Final = ord("x")
 
 
 class Output:
-    """Where the guest's console goes; a reader that goes away ends the output, not the run."""
+    """Where the guest's console goes; `broken` is called when its reader has gone away."""
 
-    def __init__(self, stream: BinaryIO | None) -> None:
+    def __init__(self, stream: BinaryIO | None, broken: Callable[[], None] = lambda: None) -> None:
         self._stream = stream
+        self._broken = broken
 
     def write(self, text: bytes) -> None:
         if self._stream is None:
@@ -33,6 +34,7 @@ class Output:
             self._stream.flush()
         except BrokenPipeError:
             self._stream = None
+            self._broken()
 
 
 class Input:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,6 +20,11 @@ _CNTPCT: Final = (3, 3, 14, 0, 1)
 _CNTVCT: Final = (3, 3, 14, 0, 2)
 _TIMER_CRM: Final[dict[int, Callable[[VcpuTimers], Timer]]] = {2: lambda timers: timers.physical, 3: lambda timers: timers.virtual}
 _TVAL, _CTL, _CVAL = 0, 1, 2
+
+_ID_AA64ISAR0_EL1: Final = (3, 0, 0, 6, 0)
+_ISAR0_RNDR: Final = 0xF << 60
+_RNDR: Final = (3, 3, 2, 4, 0)
+_RNDRRS: Final = (3, 3, 2, 4, 1)
 
 
 class Wait(enum.Enum):
@@ -53,9 +59,20 @@ class Vcpu:
         return self.wait not in (Wait.NOTHING, Wait.PARKED)
 
 
-def serve_timers(engine: Engine, clock: Clock, vcpus: Callable[[], Sequence[Vcpu]]) -> None:
-    """Serve the counters and EL1 timers on virtual time; the engine itself drops timer writes and counts host time."""
-    readers: dict[SystemRegister, Callable[[], int]] = {_CNTPCT: clock.read_counter, _CNTVCT: clock.read_counter}
+def serve_system_registers(engine: Engine, clock: Clock, vcpus: Callable[[], Sequence[Vcpu]], seed: int) -> None:
+    """Serve what the engine would answer from the host: counters and EL1 timers on virtual time, and no random numbers.
+
+    The engine drops timer writes and counts host time. FEAT_RNG (-cpu max) is hidden; a guest that reads RNDR all the same gets the
+    seed's numbers.
+    """
+    numbers = random.Random(seed)
+    readers: dict[SystemRegister, Callable[[], int]] = {
+        _CNTPCT: clock.read_counter,
+        _CNTVCT: clock.read_counter,
+        _ID_AA64ISAR0_EL1: lambda: engine.system_register(_ID_AA64ISAR0_EL1) & ~_ISAR0_RNDR,
+        _RNDR: lambda: numbers.getrandbits(64),
+        _RNDRRS: lambda: numbers.getrandbits(64),
+    }
     writers: dict[SystemRegister, Callable[[int], None]] = {}
     for crm, of in _TIMER_CRM.items():
         _serve(crm, readers, writers, clock, partial(_current, engine, vcpus, of))
