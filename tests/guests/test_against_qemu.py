@@ -9,9 +9,10 @@ import dataclasses
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import capstone
+import fdt
 import pytest
 
 from emu.machine import Machine
@@ -219,6 +220,27 @@ def test_a_call_that_ends_the_machine_prints_nothing_more(fid: int, expected: Ex
     assert code == expected
     assert len(lines([before], (code, console))) == 2
     assert on_the_real_one == (0, console)  # -no-reboot: QEMU's exit code does not tell a reset from an end
+
+
+# ---- the device tree
+
+
+@pytest.mark.parametrize("smp", [1, 4, 8])
+@pytest.mark.parametrize("node", ["psci", "cpus", "memory@40000000"])
+def test_the_device_tree_says_of_psci_cpus_and_memory_what_qemus_says(node: str, smp: int, tmp_path: Path) -> None:
+    blob, kernel = tmp_path / "qemu.dtb", elf_path("prober")
+    machine = ["-M", f"virt,dumpdtb={blob}", "-cpu", "cortex-a57", "-smp", str(smp), "-nic", "none", "-display", "none"]
+    subprocess.run([real.qemu(), *machine, "-kernel", str(kernel)], check=True, capture_output=True, timeout=TIMEOUT_S)
+    setup = dataclasses.replace(make(Choices(host="qemu-7", mpidrs=tuple(range(smp)))), kernel=kernel)
+
+    assert properties(Machine(setup).device_tree, node) == properties(blob.read_bytes(), node)
+
+
+def properties(blob: bytes, path: str) -> dict[str, dict[str, list[Any]]]:
+    """Return the properties of a node and of its children, without phandles, which are anybody's choice, and QEMU's cpu-map."""
+    top = fdt.parse_dtb(blob).get_node(path)
+    nodes = [top, *(node for node in top.nodes if node.name != "cpu-map")]
+    return {node.name: {prop.name: list(getattr(prop, "data", [])) for prop in node.props if prop.name != "phandle"} for node in nodes}
 
 
 # ---- where QEMU and its model differ

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from firmware.abi import PowerState, Psci, Version
+from firmware.host import FunctionIds
+from firmware.hosts import host_named
 from firmware.trap import Enter, Reply, Resume, Runnable
 from tests.firmware.harness import CONTEXT, ENTRY, HOST_VERSIONS, JUNK, V0_1, V0_2, call, entered, make, returned
 
@@ -88,3 +90,14 @@ def test_kvm_has_no_cpu_suspend_under_0_1(host: str, reply: Reply) -> None:
 @pytest.mark.parametrize("host", ["spec", "kvm-6.12", "qemu-7"])
 def test_migrate_is_not_supported_without_a_trusted_os(host: str) -> None:
     assert call(make(host, psci=None if host == "qemu-7" else V0_1), MIGRATE, 1) == returned(host, Psci.NOT_SUPPORTED)
+
+
+def test_a_platform_chooses_its_ids_and_the_sve_hint_takes_none_of_them() -> None:
+    chosen = FunctionIds(cpu_suspend=0x95C1_0002, cpu_off=0x3, cpu_on=0x95C0_0002, migrate=0x4)
+    host = host_named("spec").evolve(ids_0_1=chosen, cite="a test")
+
+    assert call(make(host, psci=V0_1), 0x95C1_0002, 0) == returned("spec", 0, resume=Resume.WAIT)
+    assert call(make(host, psci=V0_1), 0x95C0_0002, 1, ENTRY) == returned("spec", 0, effects=(Runnable(1),))
+    assert call(make(host, psci=V0_1), 0x3) == Reply(resume=Resume.NEVER)
+    assert call(make(host, psci=V0_1), 0x1_0003) == returned("spec", Psci.NOT_SUPPORTED)  # a yielding call has no hint
+    assert call(make(host, psci=V0_1), CPU_ON, 1, ENTRY) == returned("spec", Psci.NOT_SUPPORTED)

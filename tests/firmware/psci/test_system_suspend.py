@@ -47,8 +47,9 @@ def test_another_vcpu_than_0_may_be_the_last_one() -> None:
     firmware = make("spec")
     call(firmware, "CPU_ON", 1, ENTRY)
     firmware.handle(Enter(1))
-    firmware.handle(MpState(0, MpStateValue.STOPPED))
 
+    assert call(firmware, FIDS[1], ENTRY, vcpu=1) == returned("spec", Psci.DENIED)
+    firmware.handle(MpState(0, MpStateValue.STOPPED))
     assert call(firmware, FIDS[1], ENTRY, vcpu=1) == left("spec", SUSPEND)
 
 
