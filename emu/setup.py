@@ -15,8 +15,8 @@ from firmware import fwregs
 from firmware.abi import AFFINITY_MASK, PSCI_0_1, PSCI_VERSIONS, SMCCC_VERSIONS, Version
 from firmware.dispatch import Firmware, check_function_name, configuration
 from firmware.errors import UserError, unknown
+from firmware.host import Config
 from firmware.hosts import host_named
-from firmware.table import Config
 from firmware.trap import Conduit
 
 MAX_VCPUS: Final = 8

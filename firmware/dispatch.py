@@ -15,18 +15,20 @@ from firmware import fwregs
 from firmware.abi import MASK32, PSCI_0_1, Version
 from firmware.entropy import Entropy
 from firmware.errors import RegisterError, UserError, unknown
-from firmware.host import Host
+from firmware.host import Call, Config, Host
 from firmware.power import Power, PowerSnapshot
 from firmware.psci import PSCI
 from firmware.psci_0_1 import PSCI_0_1_IDS
 from firmware.pv_time import PV_TIME
 from firmware.smccc import SMCCC
-from firmware.table import Call, Config, Function, Live, Service, Tables, build, encode
+from firmware.table import Function, Live, Service, Tables, build, encode
 from firmware.trap import NOTHING, Access, Enter, EntryState, Event, MpState, Reply, Reset, Resume, Trap, Woken
 from firmware.trng import TRNG
 from firmware.vendor_hyp import VENDOR_HYP
 
 SERVICES: Final[tuple[Service, ...]] = (PSCI_0_1_IDS, PSCI, SMCCC, TRNG, PV_TIME, VENDOR_HYP)
+
+_STATUSES: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +65,13 @@ class Firmware:
         self.has_run = False
         self.clock_ns = 0
         self.tables: Tables = build(config, SERVICES)
-        self._plain_replies: dict[tuple[int, ...], Reply] = {}
+        self._statuses: dict[int, Reply] = {}
 
     def configure(self, config: Config) -> None:
         """Replace the configuration and build its tables."""
         self.config = config
         self.tables = build(config, SERVICES)
-        self._plain_replies = {}
+        self._statuses = {}
 
     # ---- events
 
@@ -105,15 +107,15 @@ class Firmware:
         if live.truncated:
             x1, x2, x3 = args
             args = (x1 & MASK32, x2 & MASK32, x3 & MASK32)
-        result = live.handler(Call(live.function, self.config, self.power, self.entropy, vcpu, args, big_endian, time_ns))
+        result = live.handler(Call(live.function.name, self.config, self.power, self.entropy, vcpu, args, big_endian, time_ns))
         written_back = args if live.truncated and self.config.host.truncation_written_back else None
-        if written_back is not None or result.effects or result.resume is not Resume.NEXT or not result.padded:
+        plain = written_back is None and not result.effects and result.resume is Resume.NEXT and result.padded
+        if not plain or result.values is None or len(result.values) != 1 or not -_STATUSES < result.values[0] < _STATUSES:
             return encode(self.config.host, result, written_back)
-        # A plain return is the same reply each time.
-        assert result.values is not None
-        reply = self._plain_replies.get(result.values)
+        # A status is the same reply each time; anything wider would fill the store.
+        reply = self._statuses.get(result.values[0])
         if reply is None:
-            reply = self._plain_replies[result.values] = encode(self.config.host, result)
+            reply = self._statuses[result.values[0]] = encode(self.config.host, result)
         return reply
 
     # ---- registers

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple, NoReturn
 
 from firmware.abi import PSCI_0_1, Version
 from firmware.errors import RegisterError
-from firmware.table import Config
+from firmware.host import Config
 
 # KVM_REG_ARM64 in bits 63:56, the size in 55:52, the coprocessor in 31:16.
 _ARCH: Final = 0x6000_0000_0000_0000

@@ -1,4 +1,6 @@
-"""A modelled host as one value: its columns are everything in which firmwares differ.
+"""A modelled host as one value, a VM's configuration on it, and a call as the host's rules see it.
+
+A host's columns are everything in which firmwares differ.
 
 1. Code reads columns; it never compares a host's name.
 2. Every column that departs from its predecessor's comes with a citation (`evolve`); `sources` keeps them.
@@ -11,13 +13,12 @@ import dataclasses
 import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 
-from firmware.abi import PowerState, Psci, Version
-from firmware.trap import Conduit
-
-if TYPE_CHECKING:
-    from firmware.table import Call, Mitigations, Result
+from firmware.abi import PSCI_0_1, PowerState, Psci, Version
+from firmware.entropy import Entropy
+from firmware.power import Power
+from firmware.trap import Conduit, Effect, Resume
 
 
 class Conduits(enum.Enum):
@@ -124,3 +125,96 @@ class Host:
             if (entry.discovery, entry.function) == (discovery, function):
                 return entry.value
         return None
+
+
+SPECTRE_STATES: Final = ("unaffected", "mitigated", "vulnerable")
+
+
+class Mitigations(NamedTuple):
+    """What the host's CPU needs and has: each of `SPECTRE_STATES`, and whether the CPU has SSBS."""
+
+    spectre_v2: str = "mitigated"
+    spectre_v4: str = "mitigated"
+    spectre_bhb: str = "mitigated"
+    ssbs: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Everything an answer may depend on that no call changes.
+
+    mpidrs         affinity fields of each vCPU's MPIDR_EL1
+    version        the offered PSCI version
+    psci_0_2       whether the vCPUs were initialised with KVM_ARM_VCPU_PSCI_0_2; without it the guest gets 0.1
+    smccc          what SMCCC_VERSION answers, None where there is no such call
+    conduits       which conduits the platform serves; hosts that serve both look only whether there is any
+    capabilities   enabled KVM capabilities, by name
+    bitmaps        value of each feature bitmap register, by name
+    mitigations    one for all vCPUs, or one for each
+    el2_fast_path  whether KVM's answer to the workaround calls stands in front of the dispatcher
+    ram            (base, size in bytes) of guest memory
+    pv_time_base   guest physical address of the first vCPU's stolen-time structure, None where none is configured
+    wall_clock_ns  the host's wall clock when virtual time was 0
+    initialised    whether KVM_ARM_VCPU_INIT has been done
+    """
+
+    host: Host
+    mpidrs: tuple[int, ...]
+    version: Version
+    psci_0_2: bool = True
+    smccc: Version | None = None
+    conduits: frozenset[Conduit] = frozenset(Conduit)
+    capabilities: frozenset[str] = frozenset()
+    bitmaps: tuple[tuple[str, int], ...] = ()
+    mitigations: tuple[Mitigations, ...] = (Mitigations(),)
+    el2_fast_path: bool = True
+    ram: tuple[int, int] = (0x4000_0000, 0x800_0000)
+    pv_time_base: int | None = None
+    wall_clock_ns: int = 0
+    initialised: bool = True
+
+    @property
+    def offered(self) -> Version:
+        """The version in force: 0.1 whatever the store says when the feature bit is clear."""
+        return self.version if self.psci_0_2 else PSCI_0_1
+
+    def bitmap(self, register: str) -> int:
+        return dict(self.bitmaps).get(register, 0)
+
+    def mitigation(self, vcpu: int) -> Mitigations:
+        return self.mitigations[vcpu % len(self.mitigations)]
+
+
+class Result(NamedTuple):
+    """What a function decided, before the host's columns say how it reaches the registers.
+
+    values  result registers from x0 on, signed or unsigned; None where the call does not return
+    padded  whether the host fills up the registers it always writes
+    """
+
+    values: tuple[int, ...] | None
+    resume: Resume = Resume.NEXT
+    effects: tuple[Effect, ...] = ()
+    padded: bool = True
+
+
+def returns(value: int, *effects: Effect) -> Result:
+    """Return to the caller with one value in x0."""
+    return Result((int(value),), Resume.NEXT, effects)
+
+
+class Call(NamedTuple):
+    """A call of the named function on its way to a handler: arguments are truncated already, and `args[0]` is x1."""
+
+    name: str
+    config: Config
+    power: Power
+    entropy: Entropy
+    vcpu: int
+    args: tuple[int, int, int]
+    big_endian: bool
+    time_ns: int
+
+    @property
+    def host(self) -> Host:
+        return self.config.host

@@ -21,7 +21,8 @@ from firmware.abi import (
     PowerState,
     Psci,
 )
-from firmware.table import Call, Config, Constant, Function, Query, Result, Service, discovered, returns
+from firmware.host import Call, Config, Result, returns
+from firmware.table import Constant, Function, Query, Service, discovered
 from firmware.trap import (
     RESET_FLAG_PSCI_RESET2,
     SHUTDOWN_FLAG_PSCI_OFF2,
@@ -129,9 +130,7 @@ def suspend_as_asked(call: Call) -> Result:
 
 def _visible_state(call: Call, vcpu: int) -> PowerState:
     state = call.power.states[vcpu]
-    if state is PowerState.ON_PENDING:
-        return call.host.pending_seen_as
-    return PowerState.ON if state is PowerState.SUSPENDED else state
+    return call.host.pending_seen_as if state is PowerState.ON_PENDING else state
 
 
 def _entry(call: Call, entry_point_address: int, context_id: int) -> EntryState:

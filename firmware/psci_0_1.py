@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import Final
 
 from firmware.abi import PSCI_0_1, Version
+from firmware.host import Config
 from firmware.psci import cpu_off, cpu_on, cpu_suspend, has_trusted_os, migrate
-from firmware.table import Config, Function, Service
+from firmware.table import Function, Service
 
 
 def _rows(config: Config) -> tuple[Function, ...]:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from firmware.abi import Psci, Version
-from firmware.table import Call, Config, Discovery, Function, Handler, Query, Result, Service, returns
+from firmware.host import Call, Config, Result, returns
+from firmware.table import Discovery, Function, Handler, Query, Service
 from firmware.trap import WriteMemory
 
 PV_TIME_1_0: Final = Version(1, 0)

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from firmware.abi import MASK32, SMCCC_1_1, SMCCC_1_2, Smccc
-from firmware.table import Call, Config, Constant, Discovery, Function, Handler, Mitigations, Query, Result, Service, discovered, returns
+from firmware.host import Call, Config, Mitigations, Result, returns
+from firmware.table import Constant, Discovery, Function, Handler, Query, Service, discovered
 
 # ---- rules that hosts choose from: ARCH_FEATURES(ARCH_WORKAROUND_n) by the state of the host's CPU
 
@@ -52,7 +53,7 @@ def workaround(call: Call) -> Result:
     x1  enable  WORKAROUND_2 only: 0 off, 1 on
     Returns nothing, no register is written (TF-A services/arm_arch_svc, SMC_RET0); NOT_SUPPORTED where ARCH_FEATURES says so.
     """
-    if _workaround_features(call.function.name)(call.config, call.vcpu) == Smccc.NOT_SUPPORTED:
+    if _workaround_features(call.name)(call.config, call.vcpu) == Smccc.NOT_SUPPORTED:
         return returns(Smccc.NOT_SUPPORTED)
     return Result((), padded=False)
 

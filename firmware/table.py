@@ -8,109 +8,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from firmware.abi import FAST_CALL, MASK32, MASK64, PSCI_0_1, SMCCC_1_3, SVE_HINT, Psci, Version
-from firmware.host import Conduits, Host
-from firmware.trap import Conduit, Effect, Reply, Resume
-
-if TYPE_CHECKING:
-    from firmware.entropy import Entropy
-    from firmware.power import Power
-
-SPECTRE_STATES: Final = ("unaffected", "mitigated", "vulnerable")
-
-
-class Mitigations(NamedTuple):
-    """What the host's CPU needs and has: each of `SPECTRE_STATES`, and whether the CPU has SSBS."""
-
-    spectre_v2: str = "mitigated"
-    spectre_v4: str = "mitigated"
-    spectre_bhb: str = "mitigated"
-    ssbs: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Config:
-    """Everything an answer may depend on that no call changes.
-
-    mpidrs         affinity fields of each vCPU's MPIDR_EL1
-    version        the offered PSCI version
-    psci_0_2       whether the vCPUs were initialised with KVM_ARM_VCPU_PSCI_0_2; without it the guest gets 0.1
-    smccc          what SMCCC_VERSION answers, None where there is no such call
-    conduits       which conduits the platform serves; hosts that serve both look only whether there is any
-    capabilities   enabled KVM capabilities, by name
-    bitmaps        value of each feature bitmap register, by name
-    mitigations    one for all vCPUs, or one for each
-    el2_fast_path  whether KVM's answer to the workaround calls stands in front of the dispatcher
-    ram            (base, size in bytes) of guest memory
-    pv_time_base   guest physical address of the first vCPU's stolen-time structure, None where none is configured
-    wall_clock_ns  the host's wall clock when virtual time was 0
-    initialised    whether KVM_ARM_VCPU_INIT has been done
-    """
-
-    host: Host
-    mpidrs: tuple[int, ...]
-    version: Version
-    psci_0_2: bool = True
-    smccc: Version | None = None
-    conduits: frozenset[Conduit] = frozenset(Conduit)
-    capabilities: frozenset[str] = frozenset()
-    bitmaps: tuple[tuple[str, int], ...] = ()
-    mitigations: tuple[Mitigations, ...] = (Mitigations(),)
-    el2_fast_path: bool = True
-    ram: tuple[int, int] = (0x4000_0000, 0x800_0000)
-    pv_time_base: int | None = None
-    wall_clock_ns: int = 0
-    initialised: bool = True
-
-    @property
-    def offered(self) -> Version:
-        """The version in force: 0.1 whatever the store says when the feature bit is clear."""
-        return self.version if self.psci_0_2 else PSCI_0_1
-
-    def bitmap(self, register: str) -> int:
-        return dict(self.bitmaps).get(register, 0)
-
-    def mitigation(self, vcpu: int) -> Mitigations:
-        return self.mitigations[vcpu % len(self.mitigations)]
-
-
-class Result(NamedTuple):
-    """What a function decided, before the host's columns say how it reaches the registers.
-
-    values  result registers from x0 on, signed or unsigned; None where the call does not return
-    padded  whether the host fills up the registers it always writes
-    """
-
-    values: tuple[int, ...] | None
-    resume: Resume = Resume.NEXT
-    effects: tuple[Effect, ...] = ()
-    padded: bool = True
-
-
-def returns(value: int, *effects: Effect) -> Result:
-    """Return to the caller with one value in x0."""
-    return Result((int(value),), Resume.NEXT, effects)
-
-
-class Call(NamedTuple):
-    """A call on its way to a handler: arguments are truncated already, and `args[0]` is x1."""
-
-    function: Function
-    config: Config
-    power: Power
-    entropy: Entropy
-    vcpu: int
-    args: tuple[int, int, int]
-    big_endian: bool
-    time_ns: int
-
-    @property
-    def host(self) -> Host:
-        return self.config.host
-
+from firmware.abi import FAST_CALL, MASK32, MASK64, SMCCC_1_3, SVE_HINT, Psci, Version
+from firmware.host import Call, Conduits, Config, Host, Result, returns
+from firmware.trap import Conduit, Reply, Resume
 
 Handler = Callable[[Call], Result]
 
@@ -299,7 +201,7 @@ def _entry(config: Config, discovery: Discovery, fid: int, function: Function) -
     truncated = fid == function.fid32 and function.name in host.truncates
     if not isinstance(answer, Query):
         return Live(function, answer, truncated)
-    mask = host.query_mask if answer.mask is None else answer.mask
+    mask = (host.query_mask if answer.mask is None else answer.mask) & (MASK32 if truncated else MASK64)
     answers: dict[int, Reply | Live] = {}
     for key, value in answer.answers(config, discovery).items():
         answers[key] = encode(host, value) if isinstance(value, Result) else Live(function, value, truncated)

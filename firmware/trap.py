@@ -3,6 +3,7 @@
 1. Events in, replies out; nothing here performs anything.
 2. A vCPU's number is `vcpu`, our index from 0; an MPIDR value is never called that.
 3. Registers and addresses are unsigned and 64 bits wide; addresses are guest physical.
+4. Events, effects and replies are tuples, since every live call makes some: ask for the class, for tuples of two classes may be equal.
 """
 
 from __future__ import annotations

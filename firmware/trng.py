@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from firmware.abi import MASK32, MASK64, Trng, Version
-from firmware.table import Call, Config, Constant, Function, Query, Result, Service, discovered, returns
+from firmware.host import Call, Config, Result, returns
+from firmware.table import Constant, Function, Query, Service, discovered
 
 TRNG_1_0: Final = Version(1, 0)
 
@@ -61,8 +62,8 @@ def _rnd(call: Call, register_bits: int) -> Result:
     return Result((Trng.SUCCESS, *(entropy >> shift * register_bits & mask for shift in (2, 1, 0))))
 
 
-# TRNG_FEATURES: presence mandatory, SMC32. x1 trng_func_id. Returns 0, or NOT_SUPPORTED. All of x1 is compared on every host
-# read so far (Linux arch/arm64/kvm/trng.c).
+# TRNG_FEATURES: presence mandatory, SMC32. x1 trng_func_id. Returns 0, or NOT_SUPPORTED. Where the host does not truncate, all of
+# x1 is compared (Linux arch/arm64/kvm/trng.c).
 
 _STD: Final = ("STD_BMAP", 0)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from firmware.abi import MASK32, Smccc, Version
-from firmware.table import Call, Config, Constant, Function, Result, Service, returns
+from firmware.host import Call, Config, Result, returns
+from firmware.table import Constant, Function, Service
 
 _VERSION: Final = Version(1, 0)
 

@@ -21,8 +21,8 @@ from typing import Any, Final
 from firmware.abi import AFFINITY_MASK, PSCI_0_1, PowerState
 from firmware.dispatch import Firmware, configuration
 from firmware.errors import InputError, RegisterError, UserError
+from firmware.host import SPECTRE_STATES, Mitigations
 from firmware.hosts import host_named
-from firmware.table import SPECTRE_STATES, Mitigations
 from firmware.trap import Access, Conduit, Enter, MpState, MpStateValue, Reply, Resume, SystemEvent, Trap
 
 _SYSTEM_EVENT: Final = 24  # KVM_EXIT_SYSTEM_EVENT
@@ -148,7 +148,7 @@ def _sequences(path: Path) -> Iterator[dict[str, Any]]:
         with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
             for line in lines:
                 yield json.loads(line)
-    except (OSError, EOFError, zlib.error, ValueError) as error:
+    except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read as vectors: {error}") from error
 
 

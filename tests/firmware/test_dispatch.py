@@ -7,7 +7,7 @@ import pytest
 from firmware.abi import Psci, Version
 from firmware.dispatch import Firmware, check_function_name
 from firmware.errors import UserError
-from firmware.table import Mitigations
+from firmware.host import Mitigations
 from firmware.trap import Access, Conduit, Enter, MpState, MpStateValue, Reply, Resume, Woken
 from tests.firmware.harness import ENTRY, HOST_VERSIONS, HOSTS, JUNK, V0_1, V1_0, call, entered, make, returned
 
@@ -216,3 +216,13 @@ def test_an_unknown_function_is_refused_with_the_nearest() -> None:
     assert check_function_name(config, "CPU_ON") == "CPU_ON"
     with pytest.raises(UserError, match=r"^unknown function 'CPU_OM'; did you mean CPU_ON\?$"):
         check_function_name(config, "CPU_OM")
+
+
+def test_a_guest_that_draws_numbers_for_ever_fills_no_store_of_ours() -> None:
+    firmware = make("spec")
+    size_before = sum(len(value) for value in vars(firmware).values() if isinstance(value, dict))
+
+    for _ in range(100):
+        call(firmware, "TRNG_RND64", 64)
+
+    assert sum(len(value) for value in vars(firmware).values() if isinstance(value, dict)) == size_before

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from firmware import fwregs
 from firmware.dispatch import Firmware
 from firmware.errors import RegisterError, UserError
+from firmware.host import Mitigations
 from firmware.hosts import host_named
-from firmware.table import Mitigations
 from firmware.trap import Access, Enter, MpState, MpStateValue, Woken
 from tests.firmware.harness import V0_1, V0_2, V1_1, V1_2, call, make, returned
 

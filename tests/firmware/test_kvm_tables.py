@@ -12,7 +12,7 @@ import pytest
 
 from firmware.abi import MASK64, PowerState, Version
 from firmware.errors import RegisterError
-from firmware.table import Mitigations
+from firmware.host import Mitigations
 from firmware.trap import Conduit, Effect, Enter, EntryState, Reply, Resume, Runnable, SystemEvent, SystemEventType, Trap
 from tests.firmware.harness import ENTRY, V0_1, V0_2, V1_0, V1_1, make
 

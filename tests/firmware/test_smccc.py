@@ -6,7 +6,7 @@ import pytest
 
 from firmware.abi import Smccc, Version
 from firmware.errors import UserError
-from firmware.table import Mitigations
+from firmware.host import Mitigations
 from firmware.trap import Conduit, Reply
 from tests.firmware.harness import HOST_VERSIONS, JUNK, call, make, returned
 

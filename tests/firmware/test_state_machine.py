@@ -17,9 +17,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from firmware.abi import MASK64, PowerState, Version
 from firmware.dispatch import Firmware, FirmwareState
 from firmware.errors import RegisterError
-from firmware.host import TrustedOs
+from firmware.host import Mitigations, TrustedOs
 from firmware.hosts import host_named
-from firmware.table import Mitigations
 from firmware.trap import Access, Conduit, Enter, Event, MpState, MpStateValue, Reply, Reset, Resume, Runnable, SystemEvent, Trap, Woken
 from firmware.trap import SystemEventType as Type
 from tests import oracle as model

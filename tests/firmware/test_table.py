@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from firmware.abi import MASK32, MASK64, Version
 from firmware.dispatch import SERVICES, Firmware, functions_by_id
-from firmware.host import Deviation, Host, TrustedOs
+from firmware.host import Deviation, Host, Mitigations, TrustedOs
 from firmware.hosts import HOSTS, host_named
-from firmware.table import Constant, Function, Keyed, Live, Mitigations, Query
+from firmware.table import Constant, Function, Keyed, Live, Query
 from firmware.trap import Conduit, Enter, Reply, Resume, Trap
 from tests.firmware.harness import ENTRY, HOST_VERSIONS, JUNK, V1_3, call, make, returned
 from tests.oracle.functions import BY_FID

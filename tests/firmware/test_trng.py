@@ -45,7 +45,6 @@ def test_kvm_compares_all_of_features_argument() -> None:
     assert call(make("kvm-6.12"), FEATURES, JUNK | VERSION) == returned("kvm-6.12", Trng.NOT_SUPPORTED)
 
 
-@pytest.mark.xfail(strict=True, reason="the row's mask is 64 bits on every host; an SMC32 argument is W1 (TF-A std_svc_smc_handler)")
 def test_spec_looks_at_the_low_half_of_trng_features_argument() -> None:
     assert call(make("spec"), FEATURES, JUNK | VERSION) == returned("spec", Trng.SUCCESS)
 
