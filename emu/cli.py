@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import errno
 import os
 import signal
 import sys
@@ -25,6 +26,8 @@ from emu.setup import Choices, Setup
 from emu.terminal import Output, standard_input
 from firmware.errors import UserError, unknown
 
+_OUTPUT_ERRORS = (errno.ENOSPC, errno.EIO, errno.EBADF, errno.EFBIG)
+
 # Commands that are planned; named here so that their refusal can name them.
 _PLANNED = ("explain", "probe", "snapshot", "migrate", "matrix", "lint", "fuzz", "replay")
 
@@ -32,20 +35,34 @@ _PLANNED = ("explain", "probe", "snapshot", "migrate", "matrix", "lint", "fuzz",
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
     try:
-        return _command(list(sys.argv[1:] if arguments is None else arguments))
+        code = _command(list(sys.argv[1:] if arguments is None else arguments))
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return code
     except UserError as error:
         print(f"psci-emu: {error}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
-        # Whoever read our output has gone; there is nobody left to tell.
-        sys.stdout = None
+        _abandon_output()  # whoever read it has gone; there is nobody left to tell
         return ExitCode.OK
+    except OSError as error:
+        if error.errno not in _OUTPUT_ERRORS:
+            raise
+        _abandon_output()
+        print(f"psci-emu: standard output cannot be written: {error.strerror}", file=sys.stderr)
+        return ExitCode.USAGE
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
     except Exception:
         traceback.print_exc()
         print("psci-emu: this is a mistake of ours, not of the guest or the command; please report the lines above", file=sys.stderr)
         return ExitCode.OURS
+
+
+def _abandon_output() -> None:
+    # What is still buffered must not fail again at exit.
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _command(arguments: list[str]) -> int:
@@ -159,7 +176,7 @@ def _setup(options: argparse.Namespace) -> Setup:
         no_reboot=options.no_reboot,
         max_insns=None if options.max_insns is None else words.parse_positive("--max-insns", options.max_insns),
         timeout_ns=None if options.timeout is None else words.parse_timeout(options.timeout),
-        seed=words.parse_number(options.seed),
+        seed=words.parse_number("--seed", options.seed),
     )
 
 
@@ -193,12 +210,12 @@ def _machine(text: str) -> Path | None:
 @contextlib.contextmanager
 def _serial(text: str, interrupt: Callable[[], None]) -> Iterator[Output]:
     def broken() -> None:
-        # As a program that SIGPIPE ends; what is still buffered must not fail again at exit.
+        # As a program that SIGPIPE ends.
         interrupt()
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _abandon_output()
 
     if text == "stdio":
-        yield Output(sys.stdout.buffer, broken)
+        yield Output(None if sys.stdout is None else sys.stdout.buffer, broken)
     elif text == "none":
         yield Output(None)
     elif text.startswith("file:"):
@@ -225,11 +242,12 @@ def _log_file(path: Path | None) -> Iterator[TextIO]:
 
 @contextlib.contextmanager
 def _on_interrupt(interrupt: Callable[..., None]) -> Iterator[None]:
-    before = signal.signal(signal.SIGINT, interrupt)
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _write_file(path: Path, content: bytes) -> None:

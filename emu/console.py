@@ -48,9 +48,14 @@ class Console:
     def flush(self) -> None:
         """Hand out what the guest has sent."""
         if self.uart.tx:
-            self.print(self.uart.drain())
+            self._print(self.uart.drain())
 
     def print(self, text: bytes) -> None:
+        """Print past the UART, after what the UART has been given already."""
+        self.flush()
+        self._print(text)
+
+    def _print(self, text: bytes) -> None:
         self._output(text)
         self.printed_bytes += len(text)
         if self._until is not None and not self.matched:

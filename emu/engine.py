@@ -79,6 +79,8 @@ _CP_REG: Final = ctypes.c_int(arm64.UC_ARM64_REG_CP_REG)
 _TLB_FLUSH: Final = ctypes.c_int(unicorn.UC_CTL_TLB_FLUSH | 0 << 26 | unicorn.UC_CTL_IO_WRITE << 30)
 _MAP_NORESERVE: Final = getattr(mmap, "MAP_NORESERVE", 0)
 
+_EL_MASK: Final = 0xC  # PSTATE.EL
+
 _SCRATCH_PAGE: Final = 0x1000
 _SYNDROMES: Final = (0x5600_1234, 0xF200_4321)  # SVC #0x1234, BRK #0x4321
 
@@ -314,32 +316,39 @@ class Engine:
         self._hook(unicorn.UC_HOOK_INTR, _INTERRUPT(callback))
 
     def hook_system_registers(
-        self, readers: Mapping[SystemRegister, Callable[[], int]], writers: Mapping[SystemRegister, Callable[[int], None]]
+        self,
+        readers: Mapping[SystemRegister, Callable[[], int]],
+        writers: Mapping[SystemRegister, Callable[[int], None]],
+        may: Callable[[SystemRegister], bool],
     ) -> None:
-        """Serve MRS by readers[register]() and MSR by writers[register](value); all others stay the engine's."""
-        by_key_read = {_key(register): reader for register, reader in readers.items()}
-        by_key_write = {_key(register): writer for register, writer in writers.items()}
+        """Serve MRS by readers[register]() and MSR by writers[register](value); all others stay the engine's.
+
+        may  whether EL0 may access the register; where it may not, the engine raises the exception it should
+        """
+        by_key_read = {_key(register): (register, reader) for register, reader in readers.items()}
+        by_key_write = {_key(register): (register, writer) for register, writer in writers.items()}
+        pstate = self.pstate
         string_at, result, write = ctypes.string_at, ctypes.c_uint64(), library.uc_reg_write
         pointer = ctypes.c_void_p(ctypes.addressof(result))
         self._keep.append(result)
 
         def on_mrs(_uc: int, target: int, cp_reg: int, _user: int) -> int:
-            reader = by_key_read.get(string_at(cp_reg, 20))
-            if reader is None:
+            found = by_key_read.get(string_at(cp_reg, 20))
+            if found is None or not (pstate.get() & _EL_MASK or may(found[0])):
                 return 0
             try:
-                result.value = reader()
+                result.value = found[1]()
                 write(self.handle, ctypes.c_int(target), pointer)
             except BaseException as error:
                 self.fail(error)
             return 1
 
         def on_msr(_uc: int, _source: int, cp_reg: int, _user: int) -> int:
-            writer = by_key_write.get(string_at(cp_reg, 20))
-            if writer is None:
+            found = by_key_write.get(string_at(cp_reg, 20))
+            if found is None or not (pstate.get() & _EL_MASK or may(found[0])):
                 return 0
             try:
-                writer(ctypes.c_uint64.from_address(cp_reg + 24).value)
+                found[1](ctypes.c_uint64.from_address(cp_reg + 24).value)
             except BaseException as error:
                 self.fail(error)
             return 1

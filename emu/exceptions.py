@@ -18,6 +18,7 @@ _FROM_LOWER_EL: Final = 0x400
 
 # ESR_EL1: EC in bits 31:26, IL in bit 25.
 ESR_UNDEFINED: Final = 0x0200_0000  # EC 0, unknown reason, IL 1
+ESR_PC_ALIGNMENT: Final = 0x8A00_0000  # EC 0x22, IL 1
 EC_SHIFT: Final = 26
 EC_WFX: Final = 0x01
 

@@ -16,11 +16,12 @@ from emu import devicetree, loader
 from emu.console import Console
 from emu.devices.timer import VcpuTimers
 from emu.engine import EXCP_DATA_ABORT, EXCP_PREFETCH_ABORT, EXCP_UDEF, Engine, EngineError
-from emu.exceptions import EC_SHIFT, EC_WFX, ESR_UNDEFINED, Exceptions
+from emu.exceptions import EC_SHIFT, EC_WFX, ESR_PC_ALIGNMENT, ESR_UNDEFINED, Exceptions
+from emu.limits import Limits
 from emu.memory import FLASH, PVTIME, UART, Region, ram
 from emu.observer import Observer
 from emu.outcome import Ended, ExitCode, GuestCrash, Outcome
-from emu.parking import LONGEST_LOOP, is_parked
+from emu.parking import is_parked
 from emu.physical import PhysicalMemory
 from emu.registers import SCTLR_EL1
 from emu.scheduler import Clock, Scheduler
@@ -81,14 +82,13 @@ class Machine:
         self.engine = Engine(setup.cpu, self.config.mpidrs)
         self.memory = self._map()
         self.trap_path = TrapPath(self.engine, self.firmware, self.clock, self._apply, self._exception)
-        self.instructions = 0
         self.interrupted = False
         self._semihosting = Semihosting(self.engine, self.console.print)
         self._exceptions = Exceptions(self.engine)
         self._observers: list[Observer] = []
         self._system_event: SystemEvent | None = None
-        self._progress = (0, 0)
-        self._progress_at = 0
+        self._until_met = False
+        self._limits = Limits(setup)
         serve_system_registers(self.engine, self.clock, lambda: self.vcpus, setup.seed)
         self._watch_call_points()
         self._power_on()
@@ -160,7 +160,9 @@ class Machine:
             self.at_call(self.setup.until, self._until_was_called)
 
     def _until_was_called(self) -> None:
-        raise Ended(ExitCode.OK, "the call of --until came")
+        # Not raised: whoever else looks on sees this call too.
+        self._until_met = True
+        self.engine.stop()
 
     def set_one_reg(self, register_id: int, value: int) -> None:
         """Write a firmware register, in force at the next call; raise RegisterError with KVM's errno."""
@@ -230,7 +232,9 @@ class Machine:
     def _exception(self, number: int) -> None:
         pc = self.engine.pc.get()
         esr, far, target_el = self.engine.exception_syndrome()
-        if number == EXCP_UDEF and esr >> EC_SHIFT == EC_WFX:
+        if pc % 4:
+            self._take(EXCP_PREFETCH_ABORT, ESR_PC_ALIGNMENT, pc, pc)
+        elif number == EXCP_UDEF and esr >> EC_SHIFT == EC_WFX:
             self.engine.pc.set(pc + 4)
             self._wait_for_interrupt()
         elif number == EXCP_UDEF and self.engine.instruction_at(pc) == HLT_SEMIHOSTING:
@@ -268,11 +272,25 @@ class Machine:
             for index in sleepers:
                 if self._timer_fired(self.vcpus[index]):
                     self._wake(index)
-            chosen = self.scheduler.choose([vcpu.wait is Wait.NOTHING and self._is_on(index) for index, vcpu in enumerate(self.vcpus)])
+            running = [index for index, vcpu in enumerate(self.vcpus) if vcpu.wait is Wait.NOTHING and self._is_on(index)]
+            # While somebody runs, a parked loop may be rewritten: it gets its turn, to be looked at again.
+            parked = [index for index, vcpu in enumerate(self.vcpus) if vcpu.wait is Wait.PARKED and self._is_on(index)]
+            if not running and [index for index in parked if self._unpark(index)]:
+                continue
+            turns = {*running, *parked} if running else set()
+            chosen = self.scheduler.choose([index in turns for index in range(len(self.vcpus))])
             deadlines = [deadline for index in sleepers if (deadline := self.vcpus[index].timers.deadline_ticks) is not None]
-            if chosen is not None or not deadlines or self._limit() is not None:
+            if chosen is not None or not deadlines or self._limits.reached(self.clock.now_ns) is not None:
                 return chosen
             self.clock.advance_to_tick(min(deadlines))
+
+    def _unpark(self, index: int) -> bool:
+        """Look again at a loop that was found to lead nowhere; say whether its vCPU can go on."""
+        self.engine.switch(index)
+        if is_parked(self.engine.instruction_at, self.engine.pc.get()):
+            return False
+        self.vcpus[index].wait = Wait.NOTHING
+        return True
 
     def _wake(self, index: int) -> None:
         vcpu, before = self.vcpus[index], self.firmware.power.states[index]
@@ -308,19 +326,23 @@ class Machine:
     def run(self) -> Outcome:
         """Run until the guest ends, a limit is reached or somebody sets `interrupted`."""
         try:
-            while True:
+            outcome = None
+            while outcome is None:
                 outcome = self._turn()
-                if outcome is not None:
-                    return outcome
         except Ended as ended:
             self.console.flush()
-            return ended.outcome
+            outcome = ended.outcome
+        if self.setup.until is None or outcome.code not in (ExitCode.OK, ExitCode.LIMIT, ExitCode.NO_PROGRESS):
+            return outcome
+        if self._until_met or self.console.matched:
+            return Outcome(ExitCode.OK, "--until was met")
+        return Outcome(ExitCode.CHECK_FAILED, f"--until was not met: {outcome.sentence}")
 
     def _turn(self) -> Outcome | None:
         if self.interrupted:
             return Outcome(ExitCode.INTERRUPTED, "interrupted")
         index = self._next()
-        limit = self._limit()
+        limit = self._limits.reached(self.clock.now_ns)
         if limit is not None:
             return limit
         if index is None:
@@ -332,57 +354,42 @@ class Machine:
             self._adopt(index, entry, before)
         self._run_slice(index, self.vcpus[index])
         self.console.flush()
-        if self.console.matched:
-            return Outcome(ExitCode.OK, "the console matched --until")
+        if self._until_met or self.console.matched:
+            return Outcome(ExitCode.OK, "--until was met")
         self.console.poll()
         return self._after_system_event()
 
     def _run_slice(self, index: int, vcpu: Vcpu) -> None:
         self._account_stolen_time(vcpu)
-        instructions = self.scheduler.slice_instructions()
-        if self.setup.max_insns is not None:
-            instructions = min(instructions, self.setup.max_insns - self.instructions)
-        for observer in self._observers:
-            observer.slice(index, instructions)
-        start = self.engine.pc.get()
+        instructions = self._limits.cap(self.scheduler.slice_instructions())
+        if vcpu.wait is Wait.NOTHING or self._unpark(index):
+            for observer in self._observers:
+                observer.slice(index, instructions)
+            self._execute(instructions)
+        self.clock.now_ns += instructions
+        vcpu.ready_ns = self.clock.now_ns
+        progress = (self.clock.traps, self.console.printed_bytes + len(self.console.uart.tx))
+        if (
+            not self._limits.count(instructions, progress)
+            and vcpu.wait is Wait.NOTHING
+            and is_parked(self.engine.instruction_at, self.engine.pc.get())
+        ):
+            vcpu.wait = Wait.PARKED
+
+    def _execute(self, instructions: int) -> None:
+        pc = self.engine.pc.get()
+        if pc % 4:
+            # The engine would execute from there; only an entry point can be so, or a return from an exception.
+            self._take(EXCP_PREFETCH_ABORT, ESR_PC_ALIGNMENT, pc, pc)
         try:
             self.engine.run(instructions)
         except EngineError as error:
             raise GuestCrash(str(error)) from None
-        self.instructions += instructions
-        self.clock.now_ns += instructions
-        vcpu.ready_ns = self.clock.now_ns
-        if self._has_progressed() or vcpu.wait is not Wait.NOTHING:
-            return
-        pc = self.engine.pc.get()
-        if abs(pc - start) <= 4 * LONGEST_LOOP and is_parked(self.engine.instruction_at, pc):
-            vcpu.wait = Wait.PARKED
 
     def _account_stolen_time(self, vcpu: Vcpu) -> None:
         if vcpu.stolen_at is not None:
             vcpu.stolen_ns += self.clock.now_ns - vcpu.ready_ns
             self.memory.write(vcpu.stolen_at, vcpu.stolen_ns.to_bytes(8, "little"))
-
-    def _has_progressed(self) -> bool:
-        progress = (self.clock.traps, self.console.printed_bytes + len(self.console.uart.tx))
-        if progress == self._progress:
-            return False
-        self._progress, self._progress_at = progress, self.instructions
-        return True
-
-    def _limit(self) -> Outcome | None:
-        setup = self.setup
-        if setup.max_insns is not None and self.instructions >= setup.max_insns:
-            limit = f"--max-insns {setup.max_insns}"
-        elif setup.timeout_ns is not None and self.clock.now_ns >= setup.timeout_ns:
-            limit = f"--timeout {setup.timeout_ns}ns"
-        else:
-            return None
-        if setup.until is not None:
-            return Outcome(ExitCode.CHECK_FAILED, f"--until was not met within {limit}")
-        if self.instructions - self._progress_at > self.instructions // 2:
-            return Outcome(ExitCode.NO_PROGRESS, f"no progress: neither a call nor output in the second half of {limit}")
-        return Outcome(ExitCode.LIMIT, f"limit reached: {limit}")
 
     def _standstill(self) -> str:
         states = self.firmware.power.states

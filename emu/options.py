@@ -43,7 +43,9 @@ def whole_words(arguments: Iterable[str], parser: argparse.ArgumentParser, what:
             continue
         name, equals, value = word.lstrip("-").partition("=")
         if name in STATED:
-            _check_stated(name, value if equals else (words.pop(0) if STATED[name] is not None and words else None))
+            if STATED[name] is not None and not equals and not words:
+                raise UserError(f"-{name} needs a value")
+            _check_stated(name, value if equals else words.pop(0) if STATED[name] is not None else None)
             continue
         if name not in known or (len(word) - len(word.lstrip("-")) > 2):
             raise _not_offered(name, known, what)

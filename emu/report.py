@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final, TextIO
 
+from emu.engine import EXCP_SWI
 from emu.machine import Machine
 from emu.observer import Observer
 from emu.trace import Text
@@ -48,6 +49,7 @@ class Log(Observer):
         machine = self._machine
         name = _EXCEPTIONS.get(number, f"exception {number}")
         address = "" if far is None else f", FAR_EL1 {far:#x}"
+        pc -= 4 if number == EXCP_SWI else 0  # the engine gives SVC's return address
         what = f"{name} at {self.text.place(pc)}, ESR_EL1 {esr:#x}{address}, enters {self.text.place(vector)}"
         self._line(self.text.event(machine.clock.now_ns, machine.engine.current, what))
 
@@ -84,6 +86,13 @@ def disassemble(machine: Machine, address: int, count: int, mark: int | None = N
     return lines
 
 
+def _instructions_around(machine: Machine, name: str, address: int) -> list[str]:
+    if address % 4:
+        return []
+    code = disassemble(machine, address - 4 * _INSTRUCTIONS_AROUND, 2 * _INSTRUCTIONS_AROUND + 1, address)
+    return [f"instructions around {name}:", *code] if code else []
+
+
 def crash(machine: Machine) -> str:
     """Spell the registers, the instructions around PC and the last calls."""
     engine = machine.engine
@@ -94,8 +103,10 @@ def crash(machine: Machine) -> str:
     named += [(name.upper(), engine.reg[name].get()) for name in ("elr_el1", "esr_el1", "far_el1", "vbar_el1")]
     for start in range(0, len(named), 4):
         lines.append("  ".join(f"{name:>8} {value:016x}" for name, value in named[start : start + 4]))
-    code = disassemble(machine, pc - 4 * _INSTRUCTIONS_AROUND, 2 * _INSTRUCTIONS_AROUND + 1, pc) if pc % 4 == 0 else []
-    lines += ["instructions around PC:", *code] if code else ["no instruction can be fetched around PC"]
+    lines += _instructions_around(machine, "PC", pc) or [
+        "no instruction can be fetched around PC",
+        *_instructions_around(machine, "ELR_EL1", engine.reg["elr_el1"].get()),
+    ]
     calls = machine.trap_path.recent()
     lines += ["last calls:", *(text.call(record) for record in calls)] if calls else ["it made no call"]
     return "\n".join(lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -113,15 +114,17 @@ class Choices:
 def make(choices: Choices) -> Setup:
     """Turn a user's words into a Setup; raise UserError for what cannot be had."""
     host = host_named(choices.host)
-    version, changes, psci = None, [], True
-    for part in (choices.psci or "").split(",") if choices.psci else ():
+    versions, changes = [], []
+    for part in [] if choices.psci is None else choices.psci.split(","):
         text, at, point = part.partition("@")
-        if text == "none" and not at:
-            psci = False
-        elif at:
+        if at:
             changes.append((parse_version(text), point))
         else:
-            version = parse_version(text)
+            versions.append(None if text == "none" else parse_version(text))
+    if len(versions) > 1:
+        raise UserError(f"-psci {choices.psci} names more than one version to begin with")
+    psci = versions != [None]
+    version = versions[0] if versions else None
     assignments = [parse_assignment(text) for text in choices.fwreg]
     asked = dict(assignments).get("PSCI_VERSION")
     if asked is not None and version is None and parse_version_value(asked) == PSCI_0_1.word:
@@ -129,7 +132,7 @@ def make(choices: Choices) -> Setup:
     for capability in choices.cap:
         if capability not in CAPABILITIES:
             raise unknown("capability", capability, CAPABILITIES)
-    method, conduits = parse_conduit(choices.conduit or host.default_conduit.value)
+    method, conduits = parse_conduit(host.default_conduit.value if choices.conduit is None else choices.conduit)
     config = configuration(
         host,
         choices.mpidrs,
@@ -176,20 +179,25 @@ def _version(standard: str, text: str, known: tuple[Version, ...]) -> Version:
 
 def parse_version_value(text: str) -> int:
     """Read a version register's value: a version such as 0.2, or the word."""
-    return parse_version(text).word if re.fullmatch(r"\d+\.\d+", text, re.ASCII) else parse_number(text)
+    return parse_version(text).word if re.fullmatch(r"\d+\.\d+", text, re.ASCII) else parse_number("PSCI_VERSION", text)
 
 
-def parse_number(text: str, limit: int = 1 << 64) -> int:
-    """Read a whole number below `limit`, decimal or 0x."""
-    if not re.fullmatch(r"0[xX][0-9a-fA-F]{1,16}|[0-9]{1,20}", text, re.ASCII) or int(text, 0 if text[:2] in ("0x", "0X") else 10) >= limit:
-        raise UserError(f"{text!r} is not a number from 0 to {limit - 1:#x}")
-    return int(text, 0 if text[:2] in ("0x", "0X") else 10)
+def parse_number(what: str, text: str, limit: int = 1 << 64) -> int:
+    """Read a whole number below `limit`, decimal or 0x; `what` is what an error calls it."""
+    number = None
+    if re.fullmatch(r"0[xX][0-9a-fA-F]{1,16}", text, re.ASCII):
+        number = int(text, 16)
+    elif re.fullmatch(r"[0-9]{1,20}", text, re.ASCII):
+        number = int(text)
+    if number is None or number >= limit:
+        raise UserError(f"{what} {text!r} is not a number from 0 to {limit - 1:#x}")
+    return number
 
 
-def parse_positive(option: str, text: str) -> int:
-    number = parse_number(text, 1 << 63)
+def parse_positive(what: str, text: str) -> int:
+    number = parse_number(what, text, 1 << 63)
     if not number:
-        raise UserError(f"{option} {text} must be at least 1")
+        raise UserError(f"{what} {text} must be at least 1")
     return number
 
 
@@ -197,17 +205,20 @@ def parse_assignment(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not (name and equals and value):
         raise UserError(f"-fwreg {text!r} is not NAME=VALUE; `psci-emu regs` lists the names")
+    if re.fullmatch(r"0[xX][0-9a-fA-F]{1,16}", name, re.ASCII):
+        named = [register.name for register in fwregs.REGISTERS if register.id == int(name, 16)]
+        return (named or [name])[0], value
     return name.removeprefix("KVM_REG_ARM_"), value
 
 
 def _register(config: Config, name: str, value: str) -> tuple[int, int]:
-    if re.fullmatch(r"0[xX][0-9a-fA-F]{1,16}", name, re.ASCII):
-        return int(name, 16), parse_number(value)
+    if name.startswith(("0x", "0X")):
+        return int(name, 16), parse_number(name, value)
     if name not in fwregs.BY_NAME:
         raise unknown("firmware register", name, fwregs.BY_NAME)
     register = fwregs.BY_NAME[name]
     fwregs.find(config, register.id)  # ENOENT, if this host lacks it
-    return register.id, parse_version_value(value) if name == "PSCI_VERSION" else parse_number(value)
+    return register.id, parse_version_value(value) if name == "PSCI_VERSION" else parse_number(name, value)
 
 
 def parse_conduit(text: str) -> tuple[Method, frozenset[Conduit]]:
@@ -235,7 +246,7 @@ def parse_until(config: Config, text: str) -> CallPoint | re.Pattern[bytes]:
     """Read call:NAME#N or console:REGEX."""
     if text.startswith("console:"):
         try:
-            return re.compile(text.removeprefix("console:").encode())
+            return re.compile(os.fsencode(text.removeprefix("console:")))
         except (re.error, OverflowError, RecursionError) as error:
             raise UserError(f"--until {text!r}: not a regular expression: {error}") from None
     if not text.startswith("call:"):
@@ -275,7 +286,7 @@ def parse_smp(text: str) -> tuple[int, ...]:
 
 def parse_mpidrs(text: str, count: int | None) -> tuple[int, ...]:
     """Read a list of MPIDR affinity values, one per vCPU."""
-    values = tuple(parse_number(part.strip()) for part in text.split(","))
+    values = tuple(parse_number("--mpidr", part.strip()) for part in text.split(","))
     for value in values:
         if value & ~AFFINITY_MASK:
             raise UserError(f"--mpidr {value:#x} has bits outside Aff3, Aff2, Aff1 and Aff0 ({AFFINITY_MASK:#x})")

@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import BinaryIO, Final
 
+from firmware.errors import UserError
+
 _ESCAPE: Final = 0x01  # Ctrl-A
 _QUIT: Final = ord("x")
 
@@ -35,6 +37,9 @@ class Output:
         except BrokenPipeError:
             self._stream = None
             self._broken()
+        except OSError as error:
+            self._stream = None
+            raise UserError(f"the console cannot be written: {error.strerror}") from None
 
 
 class Input:

@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 from emu.engine import EXCP_HVC, EXCP_SMC, Engine
 from emu.registers import REGISTERS, SCTLR_EL1, library
 from emu.scheduler import TRAP_NS, Clock
-from firmware.abi import MASK32, PowerState
+from firmware.abi import PowerState
 from firmware.dispatch import Firmware, functions_by_id
 from firmware.table import Function, Keyed, Live, Table
 from firmware.trap import Conduit, Reply, Resume, Trap
@@ -100,7 +100,7 @@ class TrapPath:
         records = []
         for time_ns, vcpu, conduit, x, reply in self._recent:
             trap = Trap(vcpu, conduit, _four(x), time_ns=time_ns)
-            records.append(Record(trap, x[4] - 4, self.names.get(x[0] & MASK32), reply, (), ()))
+            records.append(Record(trap, x[4] - 4, self._function(x[0]), reply, (), ()))
         return records
 
     # ---- the fast way
@@ -188,7 +188,7 @@ class TrapPath:
         before = tuple(firmware.power.states)
         reply = firmware.handle(trap)
         self._finish(trap, reply, x)
-        function = self.names.get(trap.regs[0] & MASK32)
+        function = self._function(trap.regs[0])
         record = Record(trap, pc, function, reply, before, tuple(firmware.power.states))
         for names, observer in self._observers:
             if names is None or (function is not None and function.name in names):
@@ -200,6 +200,9 @@ class TrapPath:
         self._recent.append((trap.time_ns, trap.vcpu, trap.conduit, x, reply))
         if reply.resume is not Resume.NEXT or reply.effects:
             self._apply(trap, reply, x[4] - 4)
+
+    def _function(self, x0: int) -> Function | None:
+        return self.names.get(x0 & self._firmware.config.host.function_id_mask)
 
     def _is_big_endian(self) -> bool:
         return bool(self._engine.system_register(SCTLR_EL1) & _SCTLR_EE)

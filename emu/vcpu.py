@@ -21,6 +21,10 @@ _CNTVCT: Final = (3, 3, 14, 0, 2)
 _TIMER_CRM: Final[dict[int, Callable[[VcpuTimers], Timer]]] = {2: lambda timers: timers.physical, 3: lambda timers: timers.virtual}
 _TVAL, _CTL, _CVAL = 0, 1, 2
 
+# CNTKCTL_EL1: which bit lets EL0 at the physical and virtual counter (CRm 0, by op2) and timers (CRm 2 and 3).
+_CNTKCTL_EL1: Final = (3, 0, 14, 1, 0)
+_EL0_ENABLES: Final = {(0, 1): 0, (0, 2): 1, (3, 0): 8, (2, 0): 9}
+
 _ID_AA64ISAR0_EL1: Final = (3, 0, 0, 6, 0)
 _ISAR0_RNDR: Final = 0xF << 60
 _RNDR: Final = (3, 3, 2, 4, 0)
@@ -76,7 +80,12 @@ def serve_system_registers(engine: Engine, clock: Clock, vcpus: Callable[[], Seq
     writers: dict[SystemRegister, Callable[[int], None]] = {}
     for crm, of in _TIMER_CRM.items():
         _serve(crm, readers, writers, clock, partial(_current, engine, vcpus, of))
-    engine.hook_system_registers(readers, writers)
+
+    def el0_may(register: SystemRegister) -> bool:
+        bit = _EL0_ENABLES.get((register[3], register[4] if register[3] == 0 else 0))
+        return bit is not None and bool(engine.system_register(_CNTKCTL_EL1) >> bit & 1)
+
+    engine.hook_system_registers(readers, writers, el0_may)
 
 
 def _current(engine: Engine, vcpus: Callable[[], Sequence[Vcpu]], of: Callable[[VcpuTimers], Timer]) -> Timer:

@@ -21,7 +21,7 @@ from firmware.psci import PSCI
 from firmware.psci_0_1 import PSCI_0_1_IDS
 from firmware.pv_time import PV_TIME
 from firmware.smccc import SMCCC
-from firmware.table import Function, Live, Service, Tables, build, encode
+from firmware.table import Function, Live, Service, Tables, build, encode, with_hints
 from firmware.trap import NOTHING, Access, Enter, EntryState, Event, MpState, Reply, Reset, Resume, Trap, Woken
 from firmware.trng import TRNG
 from firmware.vendor_hyp import VENDOR_HYP
@@ -221,7 +221,7 @@ def rows(config: Config) -> tuple[tuple[Service, Function], ...]:
 
 def functions_by_id(config: Config) -> dict[int, Function]:
     """Return the row of every function ID that has a name, whether the host serves it or not."""
-    return {fid: function for _, function in rows(config) for fid in function.fids}
+    return with_hints(config, {fid: function for _, function in rows(config) for fid in function.fids})
 
 
 def function_names(config: Config) -> frozenset[str]:

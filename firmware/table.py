@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from firmware.abi import FAST_CALL, MASK32, MASK64, SMCCC_1_3, SVE_HINT, Psci, Version
 from firmware.host import Call, Conduits, Config, Host, Result, returns
@@ -132,6 +132,8 @@ class Tables(NamedTuple):
     functions: Mapping[int, Function]
 
 
+Entry = TypeVar("Entry")
+
 NOT_SERVED: Final = Reply(resume=Resume.UNDEF)
 
 
@@ -140,10 +142,7 @@ def build(config: Config, services: tuple[Service, ...]) -> Tables:
     served = {fid: function for function in _offered(config, services) for fid in function.fids}
     discovery = _discovery(config, services)
     common = {fid: _entry(config, discovery, fid, function) for fid, function in served.items()}
-    if config.smccc is not None and config.smccc >= SMCCC_1_3:
-        # SMCCC 1.3 makes bit 16 of a fast call a hint. IDs that have the bit by themselves (PSCI 0.1's) stay what they are.
-        hinted = {fid | SVE_HINT: entry for fid, entry in common.items() if fid & FAST_CALL}
-        common = {**hinted, **common}
+    common = with_hints(config, common)
     default = encode(config.host, Result((config.host.unknown,)))
     tables = {}
     for conduit in Conduit:
@@ -155,6 +154,16 @@ def build(config: Config, services: tuple[Service, ...]) -> Tables:
         immediate = None if refusal is None else Reply(((0, refusal & MASK64),))
         tables[conduit] = Table(config.host.function_id_mask, entries, default, immediate)
     return Tables(tables, served)
+
+
+def with_hints(config: Config, by_id: Mapping[int, Entry]) -> dict[int, Entry]:
+    """Let each function ID stand for its hinted form too, where the SMCCC version has hints.
+
+    SMCCC 1.3 makes bit 16 of a fast call a hint. IDs that have the bit by themselves (PSCI 0.1's) stay what they are.
+    """
+    if config.smccc is None or config.smccc < SMCCC_1_3:
+        return dict(by_id)
+    return {**{fid | SVE_HINT: entry for fid, entry in by_id.items() if fid & FAST_CALL}, **by_id}
 
 
 def encode(host: Host, result: Result, truncated: tuple[int, ...] | None = None) -> Reply:

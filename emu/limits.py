@@ -1,0 +1,41 @@
+"""How long a run may take, and whether it gets anywhere meanwhile."""
+
+from __future__ import annotations
+
+from emu.outcome import ExitCode, Outcome
+from emu.setup import Setup
+
+
+class Limits:
+    """Hold a run against --max-insns and --timeout; instructions are counted by whole slices."""
+
+    def __init__(self, setup: Setup) -> None:
+        self._max_insns = setup.max_insns
+        self._timeout_ns = setup.timeout_ns
+        self.instructions = 0
+        self._seen: object = None
+        self._seen_at = 0
+
+    def cap(self, instructions: int) -> int:
+        """Return how many of a slice's instructions are left before the limit."""
+        return instructions if self._max_insns is None else min(instructions, self._max_insns - self.instructions)
+
+    def count(self, instructions: int, progress: object) -> bool:
+        """Count a slice; say whether `progress`, whatever tells it, is other than it was."""
+        self.instructions += instructions
+        if progress == self._seen:
+            return False
+        self._seen, self._seen_at = progress, self.instructions
+        return True
+
+    def reached(self, now_ns: int) -> Outcome | None:
+        """Return how the run ends if a limit is reached."""
+        if self._max_insns is not None and self.instructions >= self._max_insns:
+            limit = f"--max-insns {self._max_insns}"
+        elif self._timeout_ns is not None and now_ns >= self._timeout_ns:
+            limit = f"--timeout {self._timeout_ns}ns"
+        else:
+            return None
+        if self.instructions - self._seen_at > self.instructions // 2:
+            return Outcome(ExitCode.NO_PROGRESS, f"no progress: neither a call nor output in the second half of {limit}")
+        return Outcome(ExitCode.LIMIT, f"limit reached: {limit}")
