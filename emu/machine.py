@@ -12,13 +12,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from emu import devicetree, loader
+from emu import loader
 from emu.console import Console
 from emu.devices.timer import VcpuTimers
 from emu.engine import EXCP_DATA_ABORT, EXCP_PREFETCH_ABORT, EXCP_UDEF, Engine, EngineError
 from emu.exceptions import EC_SHIFT, EC_WFX, ESR_PC_ALIGNMENT, ESR_UNDEFINED, Exceptions
 from emu.limits import Limits
-from emu.memory import FLASH, PVTIME, UART, Region, ram
+from emu.memory import FLASH, PVTIME, UART, ram
 from emu.observer import Observer
 from emu.outcome import Ended, ExitCode, GuestCrash, Outcome
 from emu.parking import is_parked
@@ -37,6 +37,7 @@ from firmware.pv_time import STOLEN_TIME_OFFSET_BYTES, stolen_time_address
 from firmware.trap import (
     Enter,
     EntryState,
+    Event,
     MpState,
     MpStateValue,
     Reply,
@@ -73,7 +74,7 @@ class Machine:
         self.firmware = setup.firmware()
         self.config = self.firmware.config
         self.ram = ram(setup.ram_bytes)
-        self._boot = loader.load(self.ram, self._device_tree, kernel=setup.kernel, bios=setup.bios, initrd=setup.initrd)
+        self._boot = loader.load(self.ram, setup.device_tree, kernel=setup.kernel, bios=setup.bios, initrd=setup.initrd)
         self.symbols = Symbols(self._boot.elf)
         self.clock = Clock()
         self.scheduler = Scheduler(setup.seed)
@@ -95,24 +96,15 @@ class Machine:
 
     # ---- building
 
-    def _device_tree(self, initrd: Region | None) -> bytes:
-        spec = devicetree.Spec(
-            ram=self.ram,
-            mpidrs=self.config.mpidrs,
-            cpu="arm,armv8" if self.setup.cpu == "max" else f"arm,{self.setup.cpu}",
-            psci=self.setup.psci_node(),
-            bootargs=self.setup.append,
-            initrd=initrd,
-        )
-        if self.setup.dtb is None:
-            return devicetree.build(spec)
-        blob = loader.read_file(self.setup.dtb, self.ram.size_bytes)
-        return devicetree.amend(blob.content, spec, self.setup.keep_psci_node, blob.name)
-
     @property
     def device_tree(self) -> bytes:
         """The device tree as it is placed in memory."""
         return next(segment.content for segment in self._boot.segments if segment.region == self._boot.dtb)
+
+    @property
+    def instructions(self) -> int:
+        """How many instructions have been granted, by whole slices."""
+        return self._limits.instructions
 
     def _map(self) -> PhysicalMemory:
         regions = [self.ram, PVTIME] + ([FLASH] if self.setup.bios is not None else [])
@@ -169,10 +161,18 @@ class Machine:
         self.firmware.set_one_reg(register_id, value)
         self.config = self.firmware.config
         self.trap_path.rebuild()
+        for observer in self._observers:
+            observer.register_write(register_id, value)
 
     def _tell(self, vcpu: int, what: str) -> None:
         for observer in self._observers:
             observer.event(vcpu, what)
+
+    def _event(self, event: Event) -> Reply:
+        reply = self.firmware.handle(event)
+        for observer in self._observers:
+            observer.firmware_event(event, reply)
+        return reply
 
     # ---- what a reply asks of the machine
 
@@ -208,7 +208,7 @@ class Machine:
         self.vcpus[trap.vcpu].resume = EntryState(entry, context_id, ENTRY_PSTATE, trap.big_endian)
         for index, vcpu in enumerate(self.vcpus):
             if self._is_on(index):
-                self.firmware.handle(MpState(index, MpStateValue.SUSPENDED))
+                self._event(MpState(index, MpStateValue.SUSPENDED))
                 vcpu.wait = Wait.SYSTEM_SUSPEND
 
     def _after_system_event(self) -> Outcome | None:
@@ -219,7 +219,7 @@ class Machine:
             return Outcome(ExitCode.OK, "system off")
         if self.setup.no_reboot:
             return Outcome(ExitCode.RESET, "system reset, and -no-reboot")
-        self.firmware.handle(Reset())
+        self._event(Reset())
         self.scheduler.reset()
         self.vcpus = [Vcpu(ready_ns=self.clock.now_ns) for _ in self.vcpus]
         self.console.reset()
@@ -298,9 +298,9 @@ class Machine:
         vcpu.ready_ns = self.clock.now_ns
         entry = None
         if wait is Wait.CPU_SUSPEND:
-            entry = self.firmware.handle(Woken(index)).entry
+            entry = self._event(Woken(index)).entry
         elif wait is Wait.SYSTEM_SUSPEND:
-            self.firmware.handle(MpState(index, MpStateValue.RUNNABLE))
+            self._event(MpState(index, MpStateValue.RUNNABLE))
             entry, vcpu.resume = vcpu.resume, None
         after = self.firmware.power.states[index]
         if before is not after:
@@ -349,9 +349,11 @@ class Machine:
             return Outcome(ExitCode.DEADLOCK, f"deadlock: {self._standstill()}")
         before = self.firmware.power.states[index]
         self.engine.switch(index)
-        entry = self.firmware.handle(Enter(index)).entry
-        if entry is not None:
-            self._adopt(index, entry, before)
+        if before is PowerState.ON_PENDING or not self.firmware.has_run:
+            # Any other KVM_RUN tells the firmware nothing.
+            entry = self._event(Enter(index)).entry
+            if entry is not None:
+                self._adopt(index, entry, before)
         self._run_slice(index, self.vcpus[index])
         self.console.flush()
         if self._until_met or self.console.matched:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from emu.trap import Record
 from firmware.abi import PowerState
-from firmware.trap import EntryState
+from firmware.trap import EntryState, Event, Reply
 
 
 class Observer:
@@ -16,6 +16,12 @@ class Observer:
 
     def call(self, record: Record) -> None:
         """See a call, answered and applied."""
+
+    def firmware_event(self, event: Event, reply: Reply) -> None:
+        """See an event other than a call, and the firmware's reply."""
+
+    def register_write(self, register_id: int, value: int) -> None:
+        """See an accepted write to a firmware register."""
 
     def entry(self, vcpu: int, entry: EntryState, before: PowerState, after: PowerState) -> None:
         """See a vCPU about to begin at an entry point."""

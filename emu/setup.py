@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
-from emu.devicetree import Method, PsciIds, PsciNode, psci_node
+from emu.devicetree import Method, PsciIds, PsciNode, Spec, amend, build, psci_node
 from emu.engine import CPU_MODELS
-from emu.memory import DEFAULT_RAM_BYTES, PVTIME, RAM_BASE
+from emu.loader import read_file
+from emu.memory import DEFAULT_RAM_BYTES, PVTIME, RAM_BASE, Region, ram
 from firmware import fwregs
 from firmware.abi import AFFINITY_MASK, PSCI_0_1, PSCI_VERSIONS, SMCCC_VERSIONS, Version
 from firmware.dispatch import Firmware, check_function_name, configuration
@@ -87,6 +88,22 @@ class Setup:
             None if ids is None else PsciIds(ids.cpu_on, ids.cpu_off, ids.cpu_suspend, ids.migrate),
             config.host.node_compatible(config.offered),
         )
+
+    def device_tree(self, initrd: Region | None) -> bytes:
+        """Return the device tree the guest is handed: ours, or the user's, amended; raise InputError for a broken one."""
+        memory = ram(self.ram_bytes)
+        spec = Spec(
+            ram=memory,
+            mpidrs=self.config.mpidrs,
+            cpu="arm,armv8" if self.cpu == "max" else f"arm,{self.cpu}",
+            psci=self.psci_node(),
+            bootargs=self.append,
+            initrd=initrd,
+        )
+        if self.dtb is None:
+            return build(spec)
+        blob = read_file(self.dtb, memory.size_bytes)
+        return amend(blob.content, spec, self.keep_psci_node, blob.name)
 
     def firmware(self) -> Firmware:
         """Build the firmware and write the registers the user asked for."""
