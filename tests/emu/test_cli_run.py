@@ -250,7 +250,6 @@ def test_until_ends_well_when_its_point_comes(run: Run, point: str) -> None:
     assert run([asks(), spins()], "--until", point, "--max-insns", "1000000").code == 0
 
 
-@pytest.mark.xfail(strict=True, reason="the call that meets --until ends the run before the log sees it")
 def test_until_ends_at_the_very_call(run: Run) -> None:
     ran = run(asks(), "--until", "call:CPU_ON#2", "-d", "psci")
 
@@ -269,12 +268,11 @@ def test_until_that_is_not_met_within_a_limit_is_a_failed_check(run: Run, point:
     ran = run([asks()[:-1], spins()], "--until", point, "--max-insns", "100000")
 
     assert ran.code == ExitCode.CHECK_FAILED
-    assert ran.err.startswith("psci-emu: --until was not met within --max-insns 100000")
+    assert ran.err.startswith("psci-emu: --until was not met: ")
 
 
 @pytest.mark.parametrize("end", [off(), exits(0)], ids=["SYSTEM_OFF", "exit 0"])
 @pytest.mark.parametrize("point", ["call:CPU_ON#3", "console:never"])
-@pytest.mark.xfail(strict=True, reason="a guest that ends well ends with 0, met or not")
 def test_until_that_is_not_met_when_the_guest_ends_is_a_failed_check(run: Run, point: str, end: list[Part]) -> None:
     assert run([asks()[:-1], end], "--until", point).code == ExitCode.CHECK_FAILED
 
@@ -313,7 +311,7 @@ def test_a_limit_in_instructions_is_exact(bench: Bench, limit: int) -> None:
 
     machine.run()
 
-    assert machine.instructions == limit
+    assert machine.clock.now_ns == limit
     assert kept(machine)[0] == limit - limit // 4
 
 
@@ -365,7 +363,6 @@ def test_a_crash_prints_registers_code_and_calls(run: Run) -> None:
     assert "PSCI_VERSION() = 0x10003 (1.3)" in ran.err
 
 
-@pytest.mark.xfail(strict=True, reason="only the code around PC is shown, and PC is the vector that is not there")
 def test_a_crash_without_a_vector_shows_the_instruction_that_took_the_exception(run: Run) -> None:
     ran = run([NOP, UDF, NOP])
 
@@ -468,7 +465,6 @@ def test_the_psci_log_tells_calls_and_entries(run: Run) -> None:
     assert lines[3].startswith("psci-emu: deadlock: ")
 
 
-@pytest.mark.xfail(strict=True, reason="the address of an SVC is that of the instruction behind it")
 def test_the_int_log_tells_exceptions(run: Run) -> None:
     ran = run([vectors_here(), svc(3), off(), vector(0x200), ERET], "-d", "int")
 
@@ -632,3 +628,10 @@ def test_every_command_has_help(capfd: pytest.CaptureFixture[str], command: str)
         main([command, "-h"])
     assert ended.value.code == 0
     assert f"usage: psci-emu {command}" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("cpu", ["cortex-a57", "max"])
+def test_no_cpu_model_says_that_it_has_random_numbers(bench: Bench, cpu: str) -> None:
+    _, machine = bench.run(0xD538_0600 | 19, exits(0), cpu=cpu)  # mrs x19, id_aa64isar0_el1
+
+    assert kept(machine)[0] >> 60 == 0

@@ -70,7 +70,8 @@ def test_a_match_may_come_in_pieces(until: bytes, texts: list[bytes], matched: b
 
 def test_a_match_once_is_a_match_for_good_and_old_output_is_forgotten() -> None:
     it, _ = console(until=b"first")
-    it.print(b"first" + bytes(1 << 17))
+    it.print(b"first")
+    it.print(bytes(1 << 17))
     other, _ = console(until=b"first")
     other.print(b"fir" + bytes(1 << 17))
     other.print(b"st")

@@ -214,7 +214,6 @@ def test_an_unaligned_exclusive_is_a_data_abort(bench: Bench) -> None:
 # ---- PC alignment
 
 
-@pytest.mark.xfail(strict=True, reason="the syndrome is that of an undefined instruction")
 @pytest.mark.parametrize("address", [TEXT + 0x1002, TEXT + 0x1001])
 def test_a_branch_to_a_misaligned_address_is_a_pc_alignment_exception(bench: Bench, address: int) -> None:
     program: list[Part] = [vectors_here(), mov(1, address), br(1), vector(0x200), keeps_exception()]
@@ -313,3 +312,22 @@ def test_two_vcpus_each_have_their_own_vectors(bench: Bench) -> None:
     assert outcome.code == 7
     assert kept(machine)[0] == 0x5600_0001
     assert word_at(machine, SCRATCH + 0x100) == 0x5600_0002
+
+
+@pytest.mark.xfail(strict=True, reason="the engine never traps floating point, whatever CPACR_EL1 says")
+@pytest.mark.parametrize("cpu", ["cortex-a57", "max"])
+def test_floating_point_traps_until_the_guest_enables_it(bench: Bench, cpu: str) -> None:
+    program: list[Part] = [vectors_here(), 0x1E6E_1000, exits(0), vector(0x200), keeps_exception()]  # fmov d0, #1.0
+
+    outcome, machine = bench.run(*program, cpu=cpu)
+
+    assert outcome.code == 7
+    assert kept(machine)[0] == 0x1FE0_0000  # EC 0x07
+
+
+@pytest.mark.xfail(strict=True, reason="AArch32 is run and then entered as AArch64, in the wrong state")
+def test_a_return_to_aarch32_is_a_guest_crash_that_says_so(bench: Bench) -> None:
+    outcome, _ = bench.run(vectors_here(), to_el(0x3D0, "a32"), Label("a32"), NOP, vector(0x200), exits(4))
+
+    assert outcome.code == ExitCode.CRASH
+    assert "AArch32" in outcome.sentence

@@ -240,7 +240,6 @@ def test_an_entry_point_in_unmapped_memory_crashes_the_started_vcpu_on_kvm(bench
     assert machine.engine.current == 1
 
 
-@pytest.mark.xfail(strict=True, reason="a misaligned entry point is executed as it is")
 @pytest.mark.parametrize("misalignment", [1, 2, 3])
 def test_a_misaligned_entry_point_on_kvm_is_a_pc_alignment_exception(tmp_path: Path, bench: Bench, misalignment: int) -> None:
     # VBAR_EL1 is 0 after CPU_ON, so the handler has to be at 0, in flash.

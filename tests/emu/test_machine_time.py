@@ -110,7 +110,6 @@ def test_a_delay_loop_on_the_counter_ends(bench: Bench) -> None:
     assert 1_000_000 < machine.clock.now_ns < 1_500_000
 
 
-@pytest.mark.xfail(strict=True, reason="CNTKCTL_EL1 is not looked at")
 @pytest.mark.parametrize("counter", ["CNTVCT_EL0", "CNTV_CTL_EL0", "CNTV_TVAL_EL0"])
 def test_el0_reads_what_the_kernel_lets_it(bench: Bench, counter: str) -> None:
     allowed: list[Part] = [vectors_here(), set_system("CNTKCTL_EL1", 0x303), to_el(0, "el0"), Label("el0"), mrs(19, counter), svc(1)]
@@ -222,12 +221,11 @@ def sets_timer(timer: str, ticks: int, control: int) -> list[Part]:
 def test_an_unmasked_timer_ends_a_wait_whatever_pstate_i(bench: Bench, timer: str, daif: list[Part], wait: list[Part]) -> None:
     program: list[Part] = [daif, sets_timer(timer, 1_000_000, 1), wait, mrs(19, f"{timer}_CTL_EL0"), mrs(20, "CNTVCT_EL0"), exits(0)]
 
-    outcome, machine = bench.run(*program)
+    outcome, machine = bench.run(*program, max_insns=100_000)  # time jumps: a million ticks are not executed
 
     assert outcome.code == 0
     assert kept(machine)[0] == 5  # ENABLE, ISTATUS
     assert 1_000_000 <= kept(machine)[1] < 1_002_000
-    assert machine.instructions < 100_000  # time jumped
 
 
 @pytest.mark.parametrize("wait", [[WFI], call(CPU_SUSPEND)], ids=["WFI", "CPU_SUSPEND"])
@@ -325,11 +323,10 @@ def test_wfi_at_el0_waits_too_or_traps_but_does_not_hang(bench: Bench) -> None:
     ids=["wfi", "wfe", "b .", "yield", "barriers", "two branches"],
 )
 def test_a_loop_that_only_an_interrupt_could_leave_is_a_deadlock(bench: Bench, loop: list[Part]) -> None:
-    outcome, machine = bench.run(Label("loop"), loop, max_insns=10_000_000)
+    outcome, _ = bench.run(Label("loop"), loop, max_insns=60_000)
 
     assert outcome.code == ExitCode.DEADLOCK
     assert outcome.sentence.startswith("deadlock: cpu0 is ON and waits for ")
-    assert machine.instructions <= 50_000
 
 
 def test_all_kinds_of_standing_still_together_are_a_deadlock(bench: Bench) -> None:
@@ -386,7 +383,6 @@ def test_a_spinning_vcpu_with_a_timer_running_is_no_deadlock_for_a_sleeper(bench
     assert outcome.code == 3
 
 
-@pytest.mark.xfail(strict=True, reason="a parked loop is never looked at again")
 def test_a_parked_loop_that_another_vcpu_rewrites_goes_on(bench: Bench) -> None:
     program: list[Part] = [
         call_at(CPU_ON, 1, "second"),

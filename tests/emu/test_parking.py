@@ -5,7 +5,30 @@ from __future__ import annotations
 import pytest
 
 from emu.parking import LONGEST_LOOP, is_parked
-from tests.emu.programs import *
+from tests.emu.programs import (
+    DAIF_CLEAR_ALL,
+    DSB,
+    ISB,
+    NOP,
+    RET,
+    SEV,
+    SEVL,
+    UDF,
+    WFE,
+    WFI,
+    YIELD,
+    Label,
+    Part,
+    b,
+    br,
+    cbz,
+    flat,
+    hvc,
+    ldr,
+    mrs,
+    store,
+    subs,
+)
 
 BASE = 0x1000
 
@@ -20,7 +43,7 @@ def parked(*parts: Part, pc: int = BASE) -> bool:
     return is_parked(word, pc)
 
 
-LOOPS = {
+LOOPS: dict[str, Part] = {
     "b .": [Label("l"), b("l")],
     "wfe": [Label("l"), WFE, b("l")],
     "hints": [Label("l"), NOP, YIELD, WFE, SEV, SEVL, b("l")],
@@ -41,7 +64,7 @@ def test_a_loop_is_recognised_from_anywhere_in_it(at: int) -> None:
     assert parked(Label("l"), NOP, WFE, b("l"), pc=BASE + 4 * at)
 
 
-OTHERS = {
+OTHERS: dict[str, Part] = {
     "load": ldr(0, 1),
     "store": store(0, 1),
     "count": subs(0, 0, 1),

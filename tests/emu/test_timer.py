@@ -57,9 +57,7 @@ def test_tval_reads_back_its_low_half_at_the_same_instant(value: int, now: int) 
     assert 0 <= timer.cval < 1 << 64
 
 
-@pytest.mark.parametrize(
-    ("value", "cval"), [(0, 1000), (1, 1001), (0x7FFF_FFFF, 1000 + 0x7FFF_FFFF), (0xFFFF_FFFF, 999), (0xFFFF_FF00, 744)]
-)
+@pytest.mark.parametrize(("value", "cval"), [(0, 1000), (1, 1001), (0x7FFF_FFFF, 1000 + 0x7FFF_FFFF), (0xFFFF_FFFF, 999)])
 def test_tval_is_a_signed_word_from_now(value: int, cval: int) -> None:
     timer = Timer()
 
