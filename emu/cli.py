@@ -6,16 +6,19 @@ import argparse
 import contextlib
 import dataclasses
 import errno
+import io
 import os
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
 from emu import setup as words
+from emu.abort import told_of_aborts
 from emu.engine import CPU_MODELS
 from emu.machine import Machine
 from emu.memory import DEFAULT_RAM_BYTES, parse_size
@@ -25,6 +28,8 @@ from emu.report import Log, crash
 from emu.setup import Choices, Setup
 from emu.terminal import Output, standard_input
 from firmware.errors import UserError, unknown
+
+_STDIO = ("stdio", "mon:stdio")  # the latter is what QEMU's -nographic means; the monitor here knows Ctrl-A x alone
 
 _OUTPUT_ERRORS = (errno.ENOSPC, errno.EIO, errno.EBADF, errno.EFBIG)
 
@@ -68,6 +73,11 @@ def _abandon_output() -> None:
 def _command(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_usage())
+        return ExitCode.OK
+    if arguments[0] in ("-version", "--version"):
+        from importlib.metadata import version  # noqa: PLC0415  10 ms that a run does not need
+
+        print(f"psci-emu {version('psci-emu')}")
         return ExitCode.OK
     name = arguments[0] if not arguments[0].startswith("-") else "run"
     rest = arguments[1:] if not arguments[0].startswith("-") else arguments
@@ -128,6 +138,9 @@ def run(options: argparse.Namespace) -> int:
     """Run a guest."""
     dump = _machine(options.machine)
     setup = _setup(options)
+    if dump is not None and setup.kernel is None and setup.bios is None:
+        _write_file(dump, setup.device_tree(None))
+        return ExitCode.OK
     categories = words.parse_debug(options.debug) if options.debug else frozenset()
     machine: Machine | None = None
 
@@ -138,12 +151,13 @@ def run(options: argparse.Namespace) -> int:
     with contextlib.ExitStack() as stack:
         serial = stack.enter_context(_serial(options.serial, interrupt))
         log = stack.enter_context(_log_file(options.debug_file))
-        typed = stack.enter_context(standard_input(interrupt)) if options.serial == "stdio" and dump is None else None
+        typed = stack.enter_context(standard_input(interrupt)) if options.serial in _STDIO and dump is None else None
         machine = Machine(setup, output=serial.write, typed=typed.take if typed else lambda _limit: b"")
         if dump is not None:
             _write_file(dump, machine.device_tree)
             return ExitCode.OK
         stack.enter_context(_on_interrupt(interrupt))
+        stack.enter_context(told_of_aborts(partial(_tell_of_abort, machine, stack)))
         if categories:
             Log(machine, categories, log)
         outcome = machine.run()
@@ -154,6 +168,13 @@ def run(options: argparse.Namespace) -> int:
         after = f"after {calls} call{'' if calls == 1 else 's'} at virtual time {machine.clock.now_ns / 1e9:.9f} s"
         print(f"psci-emu: {outcome.sentence} ({after}), exit code {outcome.code}", file=sys.stderr)
     return outcome.code
+
+
+def _tell_of_abort(machine: Machine, stack: contextlib.ExitStack) -> None:
+    machine.console.flush()
+    stack.close()  # the terminal as it was, files written
+    print(crash(machine), file=sys.stderr)
+    print(f"psci-emu: guest crash: the engine gave up at an instruction, exit code {ExitCode.CRASH:d}", file=sys.stderr, flush=True)
 
 
 def _setup(options: argparse.Namespace) -> Setup:
@@ -214,16 +235,13 @@ def _serial(text: str, interrupt: Callable[[], None]) -> Iterator[Output]:
         interrupt()
         _abandon_output()
 
-    if text == "stdio":
+    if text in _STDIO:
         yield Output(None if sys.stdout is None else sys.stdout.buffer, broken)
     elif text == "none":
         yield Output(None)
     elif text.startswith("file:"):
-        try:
-            with Path(text.removeprefix("file:")).open("wb") as stream:
-                yield Output(stream)
-        except OSError as error:
-            raise UserError(f"-serial {text} cannot be written: {error.strerror}") from None
+        with _opened(f"-serial {text}", Path(text.removeprefix("file:"))) as stream:
+            yield Output(stream)
     else:
         raise UserError(f"-serial {text!r} is not offered; allowed: stdio, file:F, none")
 
@@ -233,11 +251,15 @@ def _log_file(path: Path | None) -> Iterator[TextIO]:
     if path is None:
         yield sys.stderr
         return
+    with io.TextIOWrapper(_opened(f"-D {path}", path), encoding="utf-8") as stream:
+        yield stream
+
+
+def _opened(what: str, path: Path) -> BinaryIO:
     try:
-        with path.open("w", encoding="utf-8") as stream:
-            yield stream
-    except OSError as error:
-        raise UserError(f"-D {path} cannot be written: {error.strerror}") from None
+        return path.open("wb")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{what} cannot be written: {getattr(error, 'strerror', None) or error}") from None
 
 
 @contextlib.contextmanager

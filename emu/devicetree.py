@@ -170,7 +170,7 @@ def _cpus(spec: Spec) -> fdt.Node:
         _set_strings(cpu, "device_type", "cpu")
         _set_strings(cpu, "compatible", spec.cpu)
         _set_words(cpu, "reg", *_wide(mpidr, cells))
-        if spec.psci is not None:
+        if spec.psci is not None and len(spec.mpidrs) > 1:  # a single CPU is enabled already; QEMU says nothing either
             _set_strings(cpu, "enable-method", "psci")
         _set_words(cpu, "phandle", _PHANDLE_CPU + vcpu)
         cpus.append(cpu)

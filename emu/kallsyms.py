@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final, NamedTuple
 
+from emu.symbols import printable
+
 # Every digit is in some name and keeps its own code, so these ten tokens stand in a row in every table.
 _DIGITS: Final = b"".join(b"%d\0" % digit for digit in range(10))
 _TOKENS: Final = 256
@@ -128,8 +130,7 @@ class _Names:
             return None
         # The first character is the symbol's type, as nm spells it.
         text = b"".join(self.tokens[code] for code in self.image[begin : min(end, begin + _LONGEST_NAME)])[1 : _LONGEST_NAME + 1]
-        name = text.decode("utf-8", "backslashreplace")
-        return (name if name.isprintable() else ascii(name)[1:-1]) or None
+        return printable(text) or None
 
 
 def _align(place: int) -> int:

@@ -33,9 +33,17 @@ class Limits:
         if self._max_insns is not None and self.instructions >= self._max_insns:
             limit = f"--max-insns {self._max_insns}"
         elif self._timeout_ns is not None and now_ns >= self._timeout_ns:
-            limit = f"--timeout {self._timeout_ns}ns"
+            limit = f"--timeout {duration(self._timeout_ns)}"
         else:
             return None
         if self.instructions - self._seen_at > self.instructions // 2:
             return Outcome(ExitCode.NO_PROGRESS, f"no progress: neither a call nor output in the second half of {limit}")
         return Outcome(ExitCode.LIMIT, f"limit reached: {limit}")
+
+
+def duration(nanoseconds: int) -> str:
+    """Spell a time in the largest unit that divides it: 1ms, 1500us."""
+    for unit, size in (("s", 1_000_000_000), ("ms", 1_000_000), ("us", 1_000)):
+        if nanoseconds % size == 0:
+            return f"{nanoseconds // size}{unit}"
+    return f"{nanoseconds}ns"

@@ -56,8 +56,9 @@ def functions(choices: Choices) -> int:
     for service in SERVICES:
         for function in service.functions(config):
             fid32, fid64 = (f"{fid:#010x}" if fid is not None else "-" for fid in (function.fid32, function.fid64))
+            since = service.name if service.name.endswith(str(function.since)) else f"{service.name} {function.since}"
             served = "yes" if is_offered(config, service, function) else "no"
-            rows.append((function.name, fid32, fid64, f"{service.name} {function.since}", served, ", ".join(function.args)))
+            rows.append((function.name, fid32, fid64, since, served, ", ".join(function.args)))
     show("function", "SMC32", "SMC64", "since", config.host.name, "arguments", rows=rows)
     return 0
 

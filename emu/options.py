@@ -59,6 +59,8 @@ def whole_words(arguments: Iterable[str], parser: argparse.ArgumentParser, what:
             if not words:
                 raise UserError(f"-{name} needs a value")
             value = words.pop(0)
+        if value == "--":  # which argparse takes for the end of the options
+            raise UserError(f"-{name} cannot be '--'")
         rewritten += [option + ("=" + value if option.startswith("--") else value)]
     return rewritten
 

@@ -30,6 +30,7 @@ class Log(Observer):
             machine.engine.hook_blocks(self._block)
 
     def _line(self, line: str) -> None:
+        self._machine.console.flush()  # what came before the line is shown before it
         print(line, file=self._stream)
 
     def call(self, record: Record) -> None:

@@ -18,7 +18,7 @@ NS_PER_TICK: Final = 1_000_000_000 // COUNTER_HZ
 
 SLICE_INSTRUCTIONS: Final = 10_000
 TRAP_NS: Final = 1_000  # about what an exit to a hypervisor costs; it makes calls within a slice follow one another
-COUNTER_READ_NS: Final = 100  # two reads never see the same count, and a delay loop does not take for ever
+COUNTER_READ_NS: Final = 1_000  # two reads never see the same count, and a delay loop does not take for ever
 
 
 class Clock:

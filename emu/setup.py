@@ -135,13 +135,15 @@ def make(choices: Choices) -> Setup:
     for part in [] if choices.psci is None else choices.psci.split(","):
         text, at, point = part.partition("@")
         if at:
-            changes.append((parse_version(text), point))
+            changes.append((_version("PSCI", text, PSCI_VERSIONS), point))
         else:
             versions.append(None if text == "none" else parse_version(text))
     if len(versions) > 1:
         raise UserError(f"-psci {choices.psci} names more than one version to begin with")
     psci = versions != [None]
     version = versions[0] if versions else None
+    if choices.fwreg and not psci:
+        raise UserError("-fwreg writes a register of the firmware, and -psci none has no firmware")
     assignments = [parse_assignment(text) for text in choices.fwreg]
     asked = dict(assignments).get("PSCI_VERSION")
     if asked is not None and version is None and parse_version_value(asked) == PSCI_0_1.word:
@@ -179,19 +181,18 @@ def make(choices: Choices) -> Setup:
 
 
 def parse_version(text: str) -> Version:
-    return _version("PSCI", text, PSCI_VERSIONS)
+    return _version("PSCI", text, PSCI_VERSIONS, ", none")
 
 
 def parse_smccc(text: str) -> Version:
     return _version("SMCCC", text, SMCCC_VERSIONS)
 
 
-def _version(standard: str, text: str, known: tuple[Version, ...]) -> Version:
+def _version(standard: str, text: str, known: tuple[Version, ...], others: str = "") -> Version:
     for version in known:
         if str(version) == text:
             return version
-    extra = ", none" if standard == "PSCI" else ""
-    raise UserError(f"unknown {standard} version {text!r}; allowed: {', '.join(map(str, known))}{extra}")
+    raise UserError(f"unknown {standard} version {text!r}; allowed: {', '.join(map(str, known))}{others}")
 
 
 def parse_version_value(text: str) -> int:

@@ -17,11 +17,12 @@ FOLDER: Final = Path(__file__).parent
 class Guest:
     """One table of the catalogue.
 
-    smp     how many CPUs its lesson takes
-    source  path of the source, relative to this package's folder
-    elf     path of the image, relative to this package's folder
-    expect  exit code by offered PSCI version ("0.1" to "1.3", and "none" for a machine without firmware)
-    qemu    why QEMU's outcome cannot be compared, None where it can
+    smp       how many CPUs its lesson takes
+    source    path of the source, relative to this package's folder
+    elf       path of the image, relative to this package's folder
+    expect    exit code by offered PSCI version ("0.1" to "1.3", and "none" for a machine without firmware)
+    qemu      why QEMU's outcome cannot be compared, None where it can
+    topology  -smp in full where the lesson is about clusters, None where a number of CPUs will do
     """
 
     name: str
@@ -32,6 +33,12 @@ class Guest:
     elf: str
     expect: Mapping[str, int]
     qemu: str | None = None
+    topology: str | None = None
+
+    @property
+    def smp_option(self) -> str:
+        """Give what -smp takes to show the lesson."""
+        return self.topology or str(self.smp)
 
 
 def catalogue() -> dict[str, Guest]:

@@ -22,13 +22,14 @@ struct property {
 struct node {
     unsigned depth;     /* the root is 1 */
     const char *name;
-    struct property compatible, method, device_type, reg, address_cells, bootargs, cpu_suspend, cpu_off, cpu_on;
+    struct property compatible, method, device_type, reg, address_cells, size_cells, bootargs, cpu_suspend, cpu_off, cpu_on;
 };
 
 struct walk {
     struct device_tree found;
     bool in_cpus;
-    uint32_t reg_cells;
+    uint32_t reg_cells;                         /* of a cpu node: an address, no size */
+    uint32_t address_cells, size_cells;         /* the root's */
 };
 
 uint64_t cpu_mpidr[MAX_CPUS];
@@ -86,12 +87,36 @@ static void note_cpu(struct walk *walk, struct property reg)
     walk->found.cpu_count++;
 }
 
+static enum gic_architecture gic_architecture(struct property compatible)
+{
+    if (lists(compatible, "arm,cortex-a15-gic") || lists(compatible, "arm,gic-400"))
+        return GIC_V2;
+    return lists(compatible, "arm,gic-v3") ? GIC_V3 : GIC_NONE;
+}
+
+/* The n-th address of a reg whose cells are the root's; addresses above 4 GiB need two cells. */
+static uintptr_t reg_address(const struct walk *walk, struct property reg, uint32_t n)
+{
+    uint32_t at = 4 * n * (walk->address_cells + walk->size_cells);
+    uintptr_t address = 0;
+
+    if (reg.size_bytes < at + 4 * walk->address_cells)
+        return 0;
+    for (uint32_t i = 0; i < walk->address_cells; i++)
+        address = address << 32 | big_endian(reg.value + at + 4 * i);
+    return address;
+}
+
 /* The psci node is known by its compatible string and not by its path, which is /psci or /firmware/psci. */
 static void judge(struct walk *walk, const struct node *node)
 {
     struct psci_node *psci = &walk->found.psci;
     enum binding binding = newest_binding(node->compatible);
 
+    if (node->depth == 1) {
+        walk->address_cells = cell(node->address_cells);
+        walk->size_cells = cell(node->size_cells);
+    }
     if (node->depth == 2) {
         walk->in_cpus = same_string(node->name, "cpus");
         if (walk->in_cpus)
@@ -101,6 +126,10 @@ static void judge(struct walk *walk, const struct node *node)
     }
     if (node->depth == 3 && walk->in_cpus && is(node->device_type, "cpu"))
         note_cpu(walk, node->reg);
+    if (node->depth == 2 && gic_architecture(node->compatible) != GIC_NONE)
+        walk->found.gic = (struct gic_node){
+            gic_architecture(node->compatible), reg_address(walk, node->reg, 0), reg_address(walk, node->reg, 1),
+        };
     if (binding != BINDING_NONE && psci->binding == BINDING_NONE) {
         psci->binding = binding;
         psci->method = is(node->method, "smc") ? CONDUIT_SMC : CONDUIT_HVC;
@@ -121,15 +150,20 @@ static void collect(struct node *node, const char *name, struct property propert
         { "device_type", offsetof(struct node, device_type) },
         { "reg", offsetof(struct node, reg) },
         { "#address-cells", offsetof(struct node, address_cells) },
+        { "#size-cells", offsetof(struct node, size_cells) },
         { "bootargs", offsetof(struct node, bootargs) },
         { "cpu_suspend", offsetof(struct node, cpu_suspend) },
         { "cpu_off", offsetof(struct node, cpu_off) },
         { "cpu_on", offsetof(struct node, cpu_on) },
     };
 
-    for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++)
-        if (same_string(name, wanted[i].name))
+    for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++) {
+        /* The first letter rules most of them out; this is most of what a boot does. */
+        if (*name == *wanted[i].name && same_string(name, wanted[i].name)) {
             *(struct property *)((char *)node + wanted[i].offset) = property;
+            return;
+        }
+    }
 }
 
 bool is_device_tree(uintptr_t address)

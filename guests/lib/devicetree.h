@@ -1,4 +1,7 @@
-/* What a guest needs from the device tree: its psci node, its CPUs, its boot arguments. Nothing is written. */
+/*
+ * What a guest needs from the device tree: its psci node, its CPUs, its interrupt controller, its boot arguments. Nothing
+ * is written.
+ */
 #ifndef DEVICETREE_H
 #define DEVICETREE_H
 
@@ -27,8 +30,21 @@ struct psci_node {
     uint32_t cpu_suspend, cpu_off, cpu_on;  /* function IDs for PSCI 0.1; 0 where the property is absent */
 };
 
+enum gic_architecture {
+    GIC_NONE,
+    GIC_V2,             /* "arm,cortex-a15-gic" or "arm,gic-400" */
+    GIC_V3,             /* "arm,gic-v3" */
+};
+
+struct gic_node {
+    enum gic_architecture architecture;
+    uintptr_t distributor;
+    uintptr_t cpu_interface;                /* GICv2; where a GICv3 has its redistributors */
+};
+
 struct device_tree {
     struct psci_node psci;
+    struct gic_node gic;
     unsigned cpu_count;                     /* may exceed MAX_CPUS; then only MAX_CPUS are in cpu_mpidr */
     const char *bootargs;                   /* "" where there is none */
 };

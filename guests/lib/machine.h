@@ -29,7 +29,7 @@ unsigned other_cpu(unsigned n);
 void need_cpus(unsigned count);
 
 /*
- * An entry point for CPU_ON: runs function(context_id) at EL1 on the CPU's own stack.
+ * An entry point for CPU_ON, and for a CPU that wakes up without its state: runs function(context_id) at EL1 on the CPU's own stack.
  * The branch may use x9: at the entry point all registers but x0 are UNKNOWN.
  */
 #define SECONDARY_ENTRY(name, function)                             \
@@ -79,6 +79,9 @@ bool await_off(uint64_t target_affinity);
 
 /* Success: by SYSTEM_OFF from PSCI 0.2 on; 0.1 has no such function, so there by semihosting. */
 void power_off(void) __attribute__((noreturn));
+
+/* Success too: this firmware offers nothing of what the guest shows. */
+void nothing_to_show(const char *format, ...) __attribute__((noreturn, format(printf, 1, 2)));
 void fail(const char *format, ...) __attribute__((noreturn, format(printf, 1, 2)));
 void lacks(const char *format, ...) __attribute__((noreturn, format(printf, 1, 2)));
 void semihosting_exit(uint64_t code) __attribute__((noreturn));

@@ -2,9 +2,6 @@
 
 #include "conduit.h"
 
-/* 0.1's CPU_OFF takes a power_state; 0.2 dropped it. Bit 16 is StateType, powerdown. */
-#define POWER_STATE_POWERDOWN   (1u << 16)
-
 static struct psci_node node;
 
 void psci_use(const struct psci_node *used)
@@ -25,6 +22,26 @@ answer psci_version(void)
     return call(PSCI_VERSION, 0, 0, 0);
 }
 
+answer offered_version(void)
+{
+    if (node.binding == BINDING_PSCI_0_1)
+        return PSCI_0_1;
+
+    answer value = psci_version();
+
+    return value == NOT_SUPPORTED ? PSCI_0_2 : value;
+}
+
+answer cpu_suspend(uint32_t power_state, void (*entry_point_address)(void), uint64_t context_id)
+{
+    uint32_t function_id = node.binding == BINDING_PSCI_0_1 ? node.cpu_suspend : CPU_SUSPEND_64;
+
+    if (function_id == 0)
+        return NOT_SUPPORTED;
+    return call(function_id, power_state, (uintptr_t)entry_point_address, context_id);
+}
+
+/* 0.1's takes a power_state; 0.2 dropped it. */
 answer cpu_off(void)
 {
     if (node.binding == BINDING_PSCI_0_1)
@@ -63,9 +80,34 @@ answer system_off(void)
     return call(SYSTEM_OFF, 0, 0, 0);
 }
 
+answer system_reset(void)
+{
+    return call(SYSTEM_RESET, 0, 0, 0);
+}
+
 answer psci_features(uint32_t function_id)
 {
     return call(PSCI_FEATURES, function_id, 0, 0);
+}
+
+answer system_suspend(void (*entry_point_address)(void), uint64_t context_id)
+{
+    return call(SYSTEM_SUSPEND_64, (uintptr_t)entry_point_address, context_id, 0);
+}
+
+answer set_suspend_mode(uint32_t mode)
+{
+    return call(SET_SUSPEND_MODE, mode, 0, 0);
+}
+
+answer system_reset2(uint32_t reset_type, uint64_t cookie)
+{
+    return call(SYSTEM_RESET2_64, reset_type, cookie, 0);
+}
+
+answer system_off2(uint32_t off_type, uint64_t cookie)
+{
+    return call(SYSTEM_OFF2_64, off_type, cookie, 0);
 }
 
 answer smccc_version(void)
@@ -81,6 +123,13 @@ answer smccc_arch_features(uint32_t function_id)
 answer smccc_arch_workaround(uint32_t function_id, uint32_t state)
 {
     return call(function_id, state, 0, 0);
+}
+
+const char *affinity_name(answer value)
+{
+    static const char *const names[] = { "ON", "OFF", "ON_PENDING" };
+
+    return value >= AFFINITY_ON && value <= AFFINITY_ON_PENDING ? names[value] : answer_name(value);
 }
 
 const char *answer_name(answer value)

@@ -179,7 +179,6 @@ def test_looking_on_with_everything_survives_random_programs_too(bench: Bench, s
     assert crash(machine).startswith("cpu")
 
 
-@pytest.mark.xfail(strict=True, reason="the engine aborts the whole process")
 @pytest.mark.parametrize("word", [0x4ED6_2CD9, 0x5EF8_B8BD], ids=hex)
 def test_an_unallocated_half_precision_instruction_does_not_take_the_emulator_with_it(bench: Bench, word: int) -> None:
     path = bench.file(word, exits(0))

@@ -82,7 +82,7 @@ def test_the_counter_is_virtual_time_and_never_stands_still(bench: Bench, counte
     _, machine = bench.run(mrs(19, counter), mrs(20, counter), mrs(21, counter), exits(0), cpu=cpu)
 
     first, second, third = kept(machine)[:3]
-    assert 0 < first < second < third < 100
+    assert 0 < first < second < third < 1_000
 
 
 def test_both_counters_are_the_same(bench: Bench) -> None:
@@ -242,7 +242,7 @@ def test_a_timer_that_fired_already_lets_a_wait_fall_through(bench: Bench) -> No
     outcome, machine = bench.run(*program)
 
     assert outcome.code == 0
-    assert kept(machine)[1] - kept(machine)[0] < 20
+    assert kept(machine)[1] - kept(machine)[0] < 100
 
 
 def test_a_wait_ends_at_the_earlier_of_two_timers(bench: Bench) -> None:

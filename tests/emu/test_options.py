@@ -44,9 +44,9 @@ def test_a_value_may_look_like_an_option() -> None:
     assert parse("-append", "").append == ""
 
 
-@pytest.mark.xfail(strict=True, reason="argparse drops a value of two dashes and leaves an empty list")
-def test_two_dashes_are_a_value_too() -> None:
-    assert parse("-append", "--").append == "--"
+def test_two_dashes_alone_are_no_value() -> None:
+    with pytest.raises(UserError, match="^-append cannot be '--'$"):
+        parse("-append", "--")
 
 
 def test_lists_add_up_and_single_values_are_the_last() -> None:

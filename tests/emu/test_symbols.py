@@ -4,12 +4,15 @@ import struct
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emu.symbols import Symbols
+from emu.symbols import Image, Symbols
+from firmware.errors import InputError
+from tests.emu import test_kallsyms
 
 BASE = 0x4008_0000
 NOTYPE, OBJECT, FUNC = 0, 1, 2
@@ -145,3 +148,164 @@ def test_making_symbols_imports_no_elf_library() -> None:
     script = "import sys; from emu.symbols import Symbols; Symbols(b'x'); sys.exit(any(m.startswith('elftools') for m in sys.modules))"
 
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+# ---- lists: System.map and /proc/kallsyms
+
+LINKED = 0xFFFF_8000_0800_0000
+MAP = b"""\
+0000000000000a0a A _kernel_flags_le_lo32
+ffff800008000000 t _head
+ffff800008000000 T _text
+ffff800008010000 T __irqentry_text_start
+ffff800008010000 T _stext
+ffff800008010000 t gic_handle_irq
+ffff800008010090 W weak_one
+ffff800008010090 t __strong_one
+ffff8000080280a4 T __arm_smccc_hvc
+ffff8000080280d4 T __arm_smccc_smc
+ffff800009000000 D jiffies
+"""
+
+
+@pytest.mark.parametrize("ending", [b"\n", b"\r\n"])
+def test_a_system_map_names_addresses_as_linked(ending: bytes) -> None:
+    symbols = Symbols(MAP.replace(b"\n", ending))
+
+    assert symbols.resolve(LINKED + 0x2_80A8) == "__arm_smccc_hvc+0x4"
+    assert symbols.resolve(LINKED + 0x2_80D4) == "__arm_smccc_smc"
+    assert symbols.resolve(LINKED + 0x100_0010) == "jiffies+0x10"
+
+
+def test_of_several_listed_names_the_one_that_the_kernel_would_take_is_taken() -> None:
+    symbols = Symbols(MAP)
+
+    assert symbols.resolve(LINKED + 0x1_0000) == "gic_handle_irq"
+    assert symbols.resolve(LINKED + 0x1_0090) == "__strong_one"
+
+
+def test_outside_a_list_there_is_no_name() -> None:
+    symbols = Symbols(MAP)
+
+    assert [symbols.resolve(address) for address in (0, 0xA0A, LINKED - 1, LINKED + 0x101_0000, 2**64 - 1)] == [None] * 5
+
+
+def test_a_copy_of_proc_kallsyms_names_modules_too() -> None:
+    assert Symbols(MAP + b"ffff800001000000 t init_module\t[loop]\n").resolve(0xFFFF_8000_0100_0008) == "init_module+0x8"
+
+
+def test_lines_that_name_nothing_are_passed_over() -> None:
+    assert Symbols(b"ffffffffffffffff B The real System.map is elsewhere\n\xff\n" + MAP).resolve(LINKED + 0x2_80A4) == "__arm_smccc_hvc"
+
+
+@given(st.binary(max_size=200))
+def test_any_list_names_something_or_nothing(content: bytes) -> None:
+    Symbols(MAP + content).resolve(LINKED)
+    Symbols(content + MAP).resolve(LINKED)
+
+
+# ---- a Linux Image, loaded at one address and running at another
+
+LOADED = 0x4000_0000
+IMAGE = test_kallsyms.image("6.2", test_kallsyms.text_symbols(300))
+FIRST = test_kallsyms.STEXT + 7 * test_kallsyms.PER_SYMBOL
+
+
+class Memory:
+    """RAM with the Image in it; the kernel has written where it runs, or 0."""
+
+    def __init__(self, runs_at: int) -> None:
+        self._runs_at = runs_at
+
+    def read(self, address: int, size_bytes: int) -> bytes | None:
+        return self._runs_at.to_bytes(size_bytes, "little") if address >= LOADED else None
+
+
+def image(runs_at: int) -> Image:
+    return Image(IMAGE, LOADED, len(IMAGE) + 0x1000, Memory(runs_at).read)
+
+
+@pytest.mark.parametrize("start", [LINKED, LINKED + 0x5_4320_0000], ids=["as linked", "KASLR"])
+def test_an_image_names_the_addresses_at_which_it_runs_and_those_at_which_it_was_loaded(start: int) -> None:
+    symbols = Symbols(image=image(start + test_kallsyms.STEXT))
+
+    assert symbols.resolve(start + FIRST + 4) == symbols.resolve(LOADED + FIRST + 4) == "function_7+0x4"
+    assert symbols.resolve(start + FIRST + 0x1000_0000) is None
+
+
+def test_before_an_image_has_relocated_itself_only_where_it_was_loaded_has_names() -> None:
+    symbols = Symbols(image=image(0))
+
+    assert [symbols.resolve(address) for address in (LOADED + FIRST, LINKED + FIRST, FIRST)] == ["function_7", None, None]
+
+
+def test_where_an_image_runs_is_looked_up_again_for_every_address() -> None:
+    memory = Memory(0)
+    symbols = Symbols(image=Image(IMAGE, LOADED, len(IMAGE), memory.read))
+    before = symbols.resolve(LINKED + FIRST)
+    memory._runs_at = LINKED + test_kallsyms.STEXT
+
+    assert (before, symbols.resolve(LINKED + FIRST)) == (None, "function_7")
+
+
+def test_a_list_names_an_image_wherever_it_runs() -> None:
+    symbols = Symbols(MAP, image(LINKED + 0x20_0000 + test_kallsyms.STEXT))
+
+    places = [LOADED + 0x2_80A8, LINKED + 0x20_0000 + 0x2_80A8]
+
+    assert [symbols.resolve(place) for place in places] == ["__arm_smccc_hvc+0x4"] * 2
+
+
+def test_a_list_that_does_not_tell_where_the_image_begins_names_addresses_as_they_are() -> None:
+    symbols = Symbols(b"ffff8000080280a4 T __arm_smccc_hvc\n", image(LINKED + test_kallsyms.STEXT))
+
+    assert symbols.resolve(LINKED + 0x2_80A8) == "__arm_smccc_hvc+0x4"
+
+
+def test_a_list_names_an_image_without_a_table_of_its_own_as_linked_and_as_loaded() -> None:
+    symbols = Symbols(MAP, Image(bytes(0x1000), LOADED, 0x10_0000, Memory(0).read))
+
+    assert [symbols.resolve(start + 0x2_80A8) for start in (LINKED, LOADED)] == ["__arm_smccc_hvc+0x4"] * 2
+
+
+# ---- a file of the user's
+
+
+@pytest.mark.parametrize("content", [MAP, elf(Sym(b"__arm_smccc_hvc", LINKED + 0x2_80A4, 0x30))], ids=["System.map", "vmlinux"])
+def test_a_file_of_the_users_names_addresses(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "symbols"
+    path.write_bytes(content)
+
+    assert Symbols.from_file(path).resolve(LINKED + 0x2_80A8) == "__arm_smccc_hvc+0x4"
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"ffffffffffffffff B The real System.map is in another package\n", "lists no symbols"),
+        (b"MZ" * 100, "lists no symbols"),
+        (b"0000000000000000 T _text\n0000000000000000 T _stext\n", "has 0 for every address"),
+        (b"\x7fELF\x02\x01\x01" + bytes(57), "ELF for"),
+        (elf()[:60] + bytes(4), "without a symbol table"),
+    ],
+    ids=["Debian's placeholder", "binary", "an unprivileged copy", "another ELF", "stripped"],
+)
+def test_a_file_that_can_hold_no_names_is_refused_by_name(content: bytes, why: str, tmp_path: Path) -> None:
+    path = tmp_path / "symbols"
+    path.write_bytes(content)
+
+    with pytest.raises(InputError, match=why) as refused:
+        Symbols.from_file(path)
+
+    assert str(refused.value).startswith(str(path))
+
+
+def test_neither_an_image_nor_a_list_is_read_before_a_name_is_asked_for() -> None:
+    class Unread(bytes):
+        def find(self, *_arguments: object) -> int:  # type: ignore[override]
+            raise AssertionError("read")
+
+    symbols = Symbols(image=Image(Unread(IMAGE), LOADED, len(IMAGE), Memory(0).read))
+
+    with pytest.raises(AssertionError, match="read"):
+        symbols.resolve(LOADED)

@@ -12,7 +12,7 @@ import pytest
 from emu.machine import Machine
 from emu.outcome import ExitCode
 from emu.report import Log
-from emu.setup import Choices, make
+from emu.setup import CallPoint, Choices, make
 from firmware.hosts import HOSTS
 from guests import Guest, catalogue, elf_path
 
@@ -138,8 +138,10 @@ RACE: Final = Run(
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize(("host", "version"), [("spec", "0.1"), ("spec", "1.3"), ("kvm-6.12", "0.2"), ("kvm-6.12", "1.1")])
-def test_a_race_has_one_winner_in_whatever_order_the_cpus_run(host: str, version: str, seed: int) -> None:
+@pytest.mark.parametrize(
+    ("host", "version"), [("spec", "0.1"), ("spec", "1.3"), ("kvm-6.12", "0.2"), ("kvm-6.12", "1.1"), ("qemu-7", None)]
+)
+def test_a_race_has_one_winner_in_whatever_order_the_cpus_run(host: str, version: str | None, seed: int) -> None:
     assert run("race", host, version, seed=seed) == RACE
 
 
@@ -282,3 +284,13 @@ def test_a_version_can_be_lowered_and_raised_again() -> None:
     changed = run("version-loop", "kvm-6.12", "0.2,1.0@call:PSCI_VERSION#2,0.2@call:PSCI_VERSION#4")
 
     assert re.findall(r"PSCI (\d\.\d)", changed.console) == ["0.2", "0.2", "1.0", "1.0", "0.2", "0.2", "0.2", "0.2"]
+
+
+def test_the_call_that_until_waits_for_is_the_last_one_in_the_log() -> None:
+    setup = make(Choices(mpidrs=(0, 1, 2, 3), rest={"kernel": elf_path("rendezvous")}))
+    machine = Machine(dataclasses.replace(setup, until=CallPoint("CPU_ON", 3)))
+    lines = io.StringIO()
+    Log(machine, frozenset({"psci"}), lines)
+
+    assert machine.run().code == ExitCode.OK
+    assert lines.getvalue().count("CPU_ON(") == 3

@@ -17,7 +17,7 @@ INVALID = Psci.INVALID_PARAMETERS
     ("target", "level", "spec", "kvm", "qemu"),
     [
         (0x0, 0, 0, 0, 0),
-        (0x1, 0, 2, 0, 1),
+        (0x1, 0, 2, 0, 0),
         (0x100, 0, 1, 1, 1),
         (0x81_0000_0000, 0, 1, 1, 1),
         (0x0, 1, 0, 0, 0),

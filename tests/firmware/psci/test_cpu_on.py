@@ -160,15 +160,7 @@ def test_a_target_that_has_not_run_yet_is_started_once(host: str, version: Versi
     assert firmware.handle(Enter(1)) == entered(ENTRY, 7)
 
 
-def test_qemu_starts_a_target_that_has_not_run_yet_a_second_time() -> None:
-    firmware = make("qemu-7")
-    call(firmware, "CPU_ON", 1, ENTRY, 7)
-
-    assert call(firmware, "CPU_ON", 1, ENTRY + 4, 8) == returned("qemu-7", 0, effects=(Runnable(1),))
-    assert firmware.handle(Enter(1)) == entered(ENTRY + 4, 8)
-
-
-@pytest.mark.parametrize("host", ["spec", "kvm-6.12"])
+@pytest.mark.parametrize("host", ["spec", "kvm-6.12", "qemu-7"])
 def test_of_many_callers_exactly_one_starts_the_target(host: str) -> None:
     firmware = make(host, vcpus=4)
     for vcpu in (1, 2):
