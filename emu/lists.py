@@ -83,5 +83,5 @@ def guests(name: str | None) -> int:
     elf = _elf_path(name)
     guest = catalogue()[name]
     print(f"{guest.name}: {guest.summary}\n\n{guest.lesson.strip()}\n")
-    print(f"source  {FOLDER / guest.source}\nimage   {elf}\nrun     psci-emu run -kernel {elf} -smp {guest.smp} -d psci")
+    print(f"source  {FOLDER / guest.source}\nimage   {elf}\nrun     psci-emu run -kernel {elf} -smp {guest.smp_option} -d psci")
     return 0

@@ -293,6 +293,14 @@ class Machine:
         return True
 
     def _wake(self, index: int) -> None:
+        if self.vcpus[index].wait is Wait.SYSTEM_SUSPEND:
+            # What wakes the system wakes all of it: the caller at its entry point, the others where they were.
+            for other, vcpu in enumerate(self.vcpus):
+                if vcpu.wait is Wait.SYSTEM_SUSPEND and other != index:
+                    self._wake_one(other)
+        self._wake_one(index)
+
+    def _wake_one(self, index: int) -> None:
         vcpu, before = self.vcpus[index], self.firmware.power.states[index]
         wait, vcpu.wait = vcpu.wait, Wait.NOTHING
         vcpu.ready_ns = self.clock.now_ns

@@ -1,7 +1,7 @@
 /*
  * Learn: CPU_ON is atomic. However many CPUs call it at once for the same target, one gets SUCCESS and the target runs
  * once, with the winner's context_id. Hosts get this wrong: QEMU 7.2 with a thread for each CPU (`-accel tcg` alone) has
-told up to all four callers SUCCESS (observed, undocumented); with `thread=single` it tells one.
+ * told up to all four callers SUCCESS (observed, undocumented); with `thread=single` it tells one.
  *
  * Prints: "winners: 1, refused: 3" and PASS. Not who won: that is nobody's promise.
  *

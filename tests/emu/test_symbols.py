@@ -215,10 +215,10 @@ class Memory:
     """RAM with the Image in it; the kernel has written where it runs, or 0."""
 
     def __init__(self, runs_at: int) -> None:
-        self._runs_at = runs_at
+        self.runs_at = runs_at
 
     def read(self, address: int, size_bytes: int) -> bytes | None:
-        return self._runs_at.to_bytes(size_bytes, "little") if address >= LOADED else None
+        return self.runs_at.to_bytes(size_bytes, "little") if address >= LOADED else None
 
 
 def image(runs_at: int) -> Image:
@@ -243,7 +243,7 @@ def test_where_an_image_runs_is_looked_up_again_for_every_address() -> None:
     memory = Memory(0)
     symbols = Symbols(image=Image(IMAGE, LOADED, len(IMAGE), memory.read))
     before = symbols.resolve(LINKED + FIRST)
-    memory._runs_at = LINKED + test_kallsyms.STEXT
+    memory.runs_at = LINKED + test_kallsyms.STEXT
 
     assert (before, symbols.resolve(LINKED + FIRST)) == (None, "function_7")
 
@@ -302,7 +302,7 @@ def test_a_file_that_can_hold_no_names_is_refused_by_name(content: bytes, why: s
 
 def test_neither_an_image_nor_a_list_is_read_before_a_name_is_asked_for() -> None:
     class Unread(bytes):
-        def find(self, *_arguments: object) -> int:  # type: ignore[override]
+        def find(self, *_arguments: object) -> int:
             raise AssertionError("read")
 
     symbols = Symbols(image=Image(Unread(IMAGE), LOADED, len(IMAGE), Memory(0).read))
