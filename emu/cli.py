@@ -34,7 +34,7 @@ _STDIO = ("stdio", "mon:stdio")  # the latter is what QEMU's -nographic means; t
 _OUTPUT_ERRORS = (errno.ENOSPC, errno.EIO, errno.EBADF, errno.EFBIG)
 
 # Commands that are planned; named here so that their refusal can name them.
-_PLANNED = ("explain", "probe", "snapshot", "migrate", "matrix", "lint", "fuzz", "replay")
+_PLANNED = ("explain", "probe", "snapshot", "migrate", "matrix", "lint", "fuzz")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -128,6 +128,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-reboot", action="store_true", help="end with 101 when the guest resets")
     parser.add_argument("-d", dest="debug", metavar="LIST", help="log psci, int, in_asm, engine to stderr")
     parser.add_argument("-D", dest="debug_file", type=Path, metavar="F", help="log to a file instead")
+    parser.add_argument("--trace", type=Path, metavar="F", help="record the run as JSON lines, for replay")
     parser.add_argument("--until", metavar="POINT", help="end with 0 at call:NAME#N or console:REGEX")
     parser.add_argument("--max-insns", metavar="N", help="limit in instructions")
     parser.add_argument("--timeout", metavar="T", help="limit in virtual time: 10s, 500ms")
@@ -154,13 +155,20 @@ def run(options: argparse.Namespace) -> int:
         typed = stack.enter_context(standard_input(interrupt)) if options.serial in _STDIO and dump is None else None
         machine = Machine(setup, output=serial.write, typed=typed.take if typed else lambda _limit: b"")
         if dump is not None:
-            _write_file(dump, machine.device_tree)
+            _write_file(dump, machine.board.device_tree)
             return ExitCode.OK
         stack.enter_context(_on_interrupt(interrupt))
         stack.enter_context(told_of_aborts(partial(_tell_of_abort, machine, stack)))
         if categories:
             Log(machine, categories, log)
+        recorder = None
+        if options.trace is not None:
+            from emu.recorder import Recorder  # noqa: PLC0415  with msgspec, which a run without a trace does not need
+
+            recorder = Recorder(machine, stack.enter_context(_opened(f"--trace {options.trace}", options.trace)))
         outcome = machine.run()
+        if recorder is not None:
+            recorder.finish(outcome)
         if outcome.code == ExitCode.CRASH:
             print(crash(machine), file=sys.stderr)
     if outcome.code:
@@ -282,6 +290,28 @@ def _write_file(path: Path, content: bytes) -> None:
 # ---- lists
 
 
+def _add_replay_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("trace", type=Path, metavar="F", help="what --trace wrote")
+    parser.add_argument("--host", metavar="NAME", help="ask another host the same")
+
+
+def _replay(options: argparse.Namespace) -> int:
+    from emu.replay import Replay  # noqa: PLC0415  as below
+
+    replay = Replay(options.trace, options.host)
+    if replay.remark is not None:
+        print(replay.remark)
+    differences = 0
+    for difference in replay.differences():
+        differences += 1
+        print(difference)
+        if options.host is None:
+            break
+    if not differences:
+        print(f"{replay.events} events, no difference")
+    return ExitCode.CHECK_FAILED if differences else ExitCode.OK
+
+
 def _add_guest_name(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", nargs="?", metavar="NAME", help="one guest, whole")
 
@@ -311,5 +341,6 @@ _COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], Callable[[
     "functions": (add_firmware_options, lambda options: _lists().functions(_choices(options)), "list the functions and who serves them"),
     "hosts": (lambda _parser: None, lambda _options: _lists().hosts(), "list the modelled hosts"),
     "guests": (_add_guest_name, lambda options: _lists().guests(options.name), "list the guests that come along"),
+    "replay": (_add_replay_options, _replay, "play a recorded run to a fresh firmware, or to another host"),
     "demo": (_add_demo_name, _demo, "show what the emulator is for"),
 }

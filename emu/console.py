@@ -17,17 +17,20 @@ class Console:
 
     output  takes what the guest prints, as it comes
     typed   gives up to n characters that have been typed, without waiting
-    until   a regular expression to look for in the output, or None
     """
 
-    def __init__(self, output: Callable[[bytes], object], typed: Callable[[int], bytes], until: re.Pattern[bytes] | None) -> None:
+    def __init__(self, output: Callable[[bytes], object], typed: Callable[[int], bytes]) -> None:
         self.uart = Pl011()
         self.printed_bytes = 0
         self.matched = False
         self._output = output
         self._typed = typed
-        self._until = until
+        self._until: re.Pattern[bytes] | None = None
         self._tail = b""
+
+    def look_for(self, until: re.Pattern[bytes]) -> None:
+        """Look for a regular expression in what is printed from now on."""
+        self._until, self.matched, self._tail = until, False, b""
 
     def read(self, offset: int, size_bytes: int) -> int:
         """Read a register of the UART; what has been typed is there as soon as the guest looks."""

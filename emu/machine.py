@@ -12,27 +12,22 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from emu import loader
-from emu.console import Console
+from emu.board import Board
 from emu.devices.timer import VcpuTimers
-from emu.engine import EXCP_DATA_ABORT, EXCP_PREFETCH_ABORT, EXCP_UDEF, Engine, EngineError
+from emu.engine import EXCP_DATA_ABORT, EXCP_PREFETCH_ABORT, EXCP_UDEF, EngineError
 from emu.exceptions import EC_SHIFT, EC_WFX, ESR_PC_ALIGNMENT, ESR_UNDEFINED, Exceptions
 from emu.limits import Limits
-from emu.memory import FLASH, PVTIME, UART, ram
 from emu.observer import Observer
 from emu.outcome import Ended, ExitCode, GuestCrash, Outcome
 from emu.parking import is_parked
-from emu.physical import PhysicalMemory
 from emu.registers import SCTLR_EL1
 from emu.scheduler import Clock, Scheduler
 from emu.semihosting import HLT_SEMIHOSTING, Semihosting
 from emu.setup import CallPoint, Setup
-from emu.symbols import Symbols
 from emu.trap import Record, TrapPath
 from emu.vcpu import Vcpu, Wait, serve_system_registers
 from firmware import fwregs
 from firmware.abi import ENTRY_PSTATE, PowerState
-from firmware.errors import UserError
 from firmware.pv_time import STOLEN_TIME_OFFSET_BYTES, stolen_time_address
 from firmware.trap import (
     Enter,
@@ -73,20 +68,22 @@ class Machine:
         self.setup = setup
         self.firmware = setup.firmware()
         self.config = self.firmware.config
-        self.ram = ram(setup.ram_bytes)
-        self._boot = loader.load(self.ram, setup.device_tree, kernel=setup.kernel, bios=setup.bios, initrd=setup.initrd)
-        self.symbols = Symbols(self._boot.elf)
         self.clock = Clock()
         self.scheduler = Scheduler(setup.seed)
-        self.console = Console(output, typed, setup.until if isinstance(setup.until, re.Pattern) else None)
+        self._observers: list[Observer] = []
+
+        def tell(text: bytes) -> None:
+            output(text)
+            for observer in self._observers:
+                observer.console(text)
+
+        self.board = Board(setup, tell, typed)
+        self.engine, self.memory, self.console = self.board.engine, self.board.memory, self.board.console
         self.vcpus = [Vcpu() for _ in self.config.mpidrs]
-        self.engine = Engine(setup.cpu, self.config.mpidrs)
-        self.memory = self._map()
         self.trap_path = TrapPath(self.engine, self.firmware, self.clock, self._apply, self._exception)
         self.interrupted = False
         self._semihosting = Semihosting(self.engine, self.console.print)
         self._exceptions = Exceptions(self.engine)
-        self._observers: list[Observer] = []
         self._system_event: SystemEvent | None = None
         self._until_met = False
         self._limits = Limits(setup)
@@ -94,36 +91,14 @@ class Machine:
         self._watch_call_points()
         self._power_on()
 
-    # ---- building
-
-    @property
-    def device_tree(self) -> bytes:
-        """The device tree as it is placed in memory."""
-        return next(segment.content for segment in self._boot.segments if segment.region == self._boot.dtb)
-
     @property
     def instructions(self) -> int:
         """How many instructions have been granted, by whole slices."""
         return self._limits.instructions
 
-    def _map(self) -> PhysicalMemory:
-        regions = [self.ram, PVTIME] + ([FLASH] if self.setup.bios is not None else [])
-        try:
-            memory = PhysicalMemory([(region, self.engine.map_ram(region)) for region in regions])
-        except OSError as error:
-            raise UserError(f"-m {self.setup.ram_bytes >> 20}M: this computer cannot provide so much memory ({error.strerror})") from None
-        self.engine.map_device(UART, self.console.read, self.console.write)
-        return memory
-
     def _power_on(self) -> None:
-        for segment in self._boot.segments:
-            self.memory.write(segment.address, segment.content)
-            self.memory.zero(segment.address + len(segment.content), segment.size_bytes - len(segment.content))
-        self.engine.flush_translations()
-        self.engine.reset_all()
+        self.board.power_on()
         self._exceptions.forget()
-        self.engine.pc.set(self._boot.pc)
-        self.engine.x[0].set(self._boot.x0)
 
     # ---- who looks on
 
@@ -148,8 +123,6 @@ class Machine:
     def _watch_call_points(self) -> None:
         for change in self.setup.version_changes:
             self.at_call(change.at, partial(self.set_one_reg, fwregs.BY_NAME["PSCI_VERSION"].id, change.version.word))
-        if isinstance(self.setup.until, CallPoint):
-            self.at_call(self.setup.until, self._until_was_called)
 
     def _until_was_called(self) -> None:
         # Not raised: whoever else looks on sees this call too.
@@ -331,8 +304,29 @@ class Machine:
 
     # ---- running
 
-    def run(self) -> Outcome:
-        """Run until the guest ends, a limit is reached or somebody sets `interrupted`."""
+    def run(self, until: CallPoint | re.Pattern[bytes] | None = None) -> Outcome:
+        """Run until the guest ends, a limit is reached, somebody sets `interrupted`, or a point comes: `until`'s, or the setup's.
+
+        A run that ended at a point can go on.
+        """
+        point = self.setup.until if until is None else until
+        if point is None:
+            return self._run()
+        self._until_met = False
+        if isinstance(point, CallPoint):
+            self.at_call(point, self._until_was_called)
+        else:
+            self.console.look_for(point)
+        outcome = self._run()
+        met = self._until_met or self.console.matched
+        self._until_met = self.console.matched = False
+        if met:
+            return Outcome(ExitCode.OK, "--until was met")
+        if outcome.code in (ExitCode.OK, ExitCode.LIMIT, ExitCode.NO_PROGRESS):
+            return Outcome(ExitCode.CHECK_FAILED, f"--until was not met: {outcome.sentence}")
+        return outcome
+
+    def _run(self) -> Outcome:
         try:
             outcome = None
             while outcome is None:
@@ -340,15 +334,22 @@ class Machine:
         except Ended as ended:
             self.console.flush()
             outcome = ended.outcome
-        if self.setup.until is None or outcome.code not in (ExitCode.OK, ExitCode.LIMIT, ExitCode.NO_PROGRESS):
-            return outcome
-        if self._until_met or self.console.matched:
-            return Outcome(ExitCode.OK, "--until was met")
-        return Outcome(ExitCode.CHECK_FAILED, f"--until was not met: {outcome.sentence}")
+        return outcome
 
-    def _turn(self) -> Outcome | None:
+    def step(self, instructions: int) -> Outcome | None:
+        """Give the vCPU whose turn it is some instructions; return how the run ended, if it did."""
+        try:
+            return self._turn(instructions)
+        except Ended as ended:
+            self.console.flush()
+            return ended.outcome
+
+    def _turn(self, instructions: int | None = None) -> Outcome | None:
         if self.interrupted:
             return Outcome(ExitCode.INTERRUPTED, "interrupted")
+        ended = self._after_system_event()
+        if ended is not None:
+            return ended
         index = self._next()
         limit = self._limits.reached(self.clock.now_ns)
         if limit is not None:
@@ -362,16 +363,14 @@ class Machine:
             entry = self._event(Enter(index)).entry
             if entry is not None:
                 self._adopt(index, entry, before)
-        self._run_slice(index, self.vcpus[index])
+        self._run_slice(index, self.vcpus[index], self.scheduler.slice_instructions() if instructions is None else instructions)
         self.console.flush()
-        if self._until_met or self.console.matched:
-            return Outcome(ExitCode.OK, "--until was met")
         self.console.poll()
-        return self._after_system_event()
+        return Outcome(ExitCode.OK, "--until was met") if self._until_met or self.console.matched else None
 
-    def _run_slice(self, index: int, vcpu: Vcpu) -> None:
+    def _run_slice(self, index: int, vcpu: Vcpu, instructions: int) -> None:
         self._account_stolen_time(vcpu)
-        instructions = self._limits.cap(self.scheduler.slice_instructions())
+        instructions = self._limits.cap(instructions)
         if vcpu.wait is Wait.NOTHING or self._unpark(index):
             for observer in self._observers:
                 observer.slice(index, instructions)

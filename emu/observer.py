@@ -29,6 +29,9 @@ class Observer:
     def event(self, vcpu: int, what: str) -> None:
         """See something that happened to a vCPU or the machine, in words."""
 
+    def console(self, text: bytes) -> None:
+        """See what the guest printed."""
+
     def exception(self, number: int, esr: int, far: int | None, pc: int, vector: int) -> None:
         """See an exception the guest took to EL1."""
 

@@ -22,7 +22,7 @@ class Log(Observer):
     def __init__(self, machine: Machine, categories: frozenset[str], stream: TextIO) -> None:
         self._machine = machine
         self._stream = stream
-        self.text = Text(machine.trap_path.names.get, machine.symbols)
+        self.text = Text(machine.trap_path.names.get, machine.board.symbols)
         self._categories = categories
         self._blocks: set[int] = set()
         machine.observe(self, calls=None if "psci" in categories else frozenset())
@@ -97,7 +97,7 @@ def _instructions_around(machine: Machine, name: str, address: int) -> list[str]
 def crash(machine: Machine) -> str:
     """Spell the registers, the instructions around PC and the last calls."""
     engine = machine.engine
-    text = Text(machine.trap_path.names.get, machine.symbols)
+    text = Text(machine.trap_path.names.get, machine.board.symbols)
     pc = engine.pc.get()
     lines = [f"cpu{engine.current} at {text.place(pc)}, PSTATE {engine.pstate.get():#x}, virtual time {machine.clock.now_ns} ns"]
     named = [("PC", pc), ("SP", engine.sp.get()), *((f"X{number}", register.get()) for number, register in enumerate(engine.x))]

@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 from emu.engine import EXCP_HVC, EXCP_SMC, Engine
 from emu.registers import REGISTERS, SCTLR_EL1, library
 from emu.scheduler import TRAP_NS, Clock
-from firmware.abi import PowerState
+from firmware.abi import MASK64, PowerState
 from firmware.dispatch import Firmware, functions_by_id
 from firmware.table import Function, Keyed, Live, Table
 from firmware.trap import Conduit, Reply, Resume, Trap
@@ -67,6 +67,7 @@ class TrapPath:
         self._observers: list[tuple[frozenset[str] | None, Callable[[Record], None]]] = []
         self._recent: deque[tuple[int, int, Conduit, list[int], Reply]] = deque(maxlen=_RECENT_CALLS)
         self._batch = _Batch(engine, ("x0", "x1", "x2", "x3", "pc"))
+        self._hooks: dict[str, list[Callable[[Trap], int | Reply | None]]] = {}
         self._batches: dict[Reply, _Batch] = {}
         self._answer = {EXCP_HVC: _no_answer, EXCP_SMC: _no_answer}
         self.rebuild()
@@ -88,6 +89,11 @@ class TrapPath:
         """Show every trap of the named functions, or of all, to an observer once it is answered and applied."""
         self._observers.append((names, observer))
         self.rebuild()
+
+    def hook(self, name: str, function: Callable[[Trap], int | Reply | None]) -> None:
+        """Ask a function first at every call of a row: None leaves it to the firmware, anything else is the answer."""
+        self._hooks.setdefault(name, []).append(function)
+        self.watch(_ignore, frozenset({name}))
 
     def rebuild(self) -> None:
         """Prepare the answers of the firmware's current tables; needed after whatever builds new ones."""
@@ -186,9 +192,11 @@ class TrapPath:
         pc = x[4] - 4
         trap = Trap(engine.current, conduit, _four(x), self._immediate(pc), self._is_big_endian(), self._clock.now_ns)
         before = tuple(firmware.power.states)
-        reply = firmware.handle(trap)
-        self._finish(trap, reply, x)
         function = self._function(trap.regs[0])
+        hooks = [] if function is None else self._hooks.get(function.name, [])
+        answers = [answer for hook in hooks if (answer := hook(trap)) is not None]
+        reply = _replaced(answers[-1]) if answers else firmware.handle(trap)
+        self._finish(trap, reply, x)
         record = Record(trap, pc, function, reply, before, tuple(firmware.power.states))
         for names, observer in self._observers:
             if names is None or (function is not None and function.name in names):
@@ -239,6 +247,14 @@ class _Batch:
             ctypes.c_int(count),
         )
         self._keep = (numbers, buffer, pointers)
+
+
+def _ignore(_record: Record) -> None:
+    pass
+
+
+def _replaced(answer: int | Reply) -> Reply:
+    return answer if isinstance(answer, Reply) else Reply(((0, answer & MASK64),))
 
 
 def _four(x: list[int]) -> tuple[int, int, int, int]:

@@ -18,7 +18,10 @@ def console(*, typed: bytes = b"", until: bytes | None = None) -> tuple[Console,
         del left[:limit]
         return taken
 
-    return Console(output.extend, take, None if until is None else re.compile(until)), output
+    made = Console(output.extend, take)
+    if until is not None:
+        made.look_for(re.compile(until))
+    return made, output
 
 
 def send(to: Console, text: bytes) -> None:

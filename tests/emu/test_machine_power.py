@@ -566,4 +566,4 @@ def test_a_device_tree_that_the_guest_overwrote_is_whole_after_a_reset(bench: Be
     outcome, machine = bench.run(*program, Label("again"), exits(5))
 
     assert outcome.code == 5
-    assert kept(machine)[0] == int.from_bytes(machine.device_tree[:8], "little")
+    assert kept(machine)[0] == int.from_bytes(machine.board.device_tree[:8], "little")

@@ -74,7 +74,7 @@ def test_what_we_do_anyway_may_be_stated_and_nothing_else(name: str) -> None:
             parse(f"{dashes}{name}=other")
 
 
-@pytest.mark.parametrize("name", ["device", "drive", "enable-kvm", "s", "S", "trace", "kern", "Kernel", "-kernel", "dd", "mm"])
+@pytest.mark.parametrize("name", ["device", "drive", "enable-kvm", "s", "S", "kern", "Kernel", "-kernel", "dd", "mm"])
 def test_no_abbreviation_and_no_gluing(name: str) -> None:
     with pytest.raises(UserError, match="is not offered by psci-emu run"):
         parse("-" + name, "x") if not name.startswith("-") else parse("--" + name, "x")

@@ -1,0 +1,271 @@
+"""The Python interface: one `Machine`, as a context manager, in the words of the command line.
+
+from emu import Machine
+
+with Machine(kernel="guests/elf/race.elf", smp=5, host="kvm-6.12", psci="0.2") as machine:
+    machine.run_until(call="CPU_ON")
+    print(machine.cpu[1].state, machine.calls[-1])
+    outcome = machine.run()
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+from emu import machine, setup
+from emu.memory import DEFAULT_RAM_BYTES, parse_size
+from emu.observer import Observer
+from emu.outcome import Outcome
+from emu.symbols import Symbols
+from emu.trap import Record
+from firmware.abi import MASK64, PowerState
+from firmware.dispatch import check_function_name
+from firmware.errors import UserError, unknown
+from firmware.fwregs import BY_NAME
+from firmware.trap import Conduit, Reply, Trap
+
+Path_ = str | os.PathLike[str]
+Hook = Callable[[Trap], "int | Reply | None"]
+
+
+class Call(NamedTuple):
+    """One answered call.
+
+    args    x1 to x3 as the guest left them
+    result  x0 after it, signed; None where the host wrote none
+    site    the HVC or SMC instruction, as symbol+offset where there are symbols
+    """
+
+    name: str
+    fid: int
+    args: tuple[int, int, int]
+    result: int | None
+    vcpu: int
+    conduit: Conduit
+    time_ns: int
+    pc: int
+    site: str
+    reply: Reply
+
+
+class Cpu:
+    """One vCPU: `state`, and its registers by name (`cpu["pc"]`) or as `cpu.x[n]`."""
+
+    def __init__(self, inner: machine.Machine, vcpu: int) -> None:
+        self._inner = inner
+        self._vcpu = vcpu
+        self.x = _X(self)
+
+    @property
+    def state(self) -> PowerState:
+        return self._inner.firmware.power.states[self._vcpu]
+
+    def __getitem__(self, name: str) -> int:
+        self._inner.engine.switch(self._vcpu)
+        value: int = self._register(name).get()
+        return value
+
+    def __setitem__(self, name: str, value: int) -> None:
+        self._inner.engine.switch(self._vcpu)
+        self._register(name).set(value & MASK64)
+
+    def _register(self, name: str) -> Any:
+        registers = self._inner.engine.reg
+        if name not in registers:
+            raise UserError(
+                f"unknown register {name!r}; there are x0 to x30, {', '.join(sorted(registers.keys() - {f'x{n}' for n in range(31)}))}"
+            )
+        return registers[name]
+
+
+class _X(Sequence[int]):
+    def __init__(self, cpu: Cpu) -> None:
+        self._cpu = cpu
+
+    def __getitem__(self, number: Any) -> Any:
+        if isinstance(number, slice):
+            return tuple(self._cpu[f"x{each}"] for each in range(31)[number])
+        return self._cpu[f"x{number}"]
+
+    def __setitem__(self, number: int, value: int) -> None:
+        self._cpu[f"x{number}"] = value
+
+    def __len__(self) -> int:
+        return 31
+
+
+class Memory:
+    """Guest physical memory: `memory[a:b]` reads and writes bytes; where there is none, UserError."""
+
+    def __init__(self, inner: machine.Machine) -> None:
+        self._inner = inner
+
+    def __getitem__(self, where: slice) -> bytes:
+        content = self._inner.memory.read(where.start, where.stop - where.start)
+        if content is None:
+            raise UserError(f"there is no memory at {where.start:#x} to {where.stop - 1:#x}")
+        return content
+
+    def __setitem__(self, where: slice, content: bytes) -> None:
+        if len(content) != where.stop - where.start:
+            raise UserError(f"{len(content)} bytes do not fit {where.stop - where.start}")
+        self[where]
+        self._inner.memory.write(where.start, content)
+        self._inner.engine.flush_translations()
+
+
+class _Calls(Observer):
+    def __init__(self, inner: machine.Machine) -> None:
+        self._inner = inner
+        self.seen: list[Call] = []
+
+    def call(self, record: Record) -> None:
+        trap = record.trap
+        fid = trap.regs[0] & 0xFFFF_FFFF
+        x0 = dict(record.reply.regs).get(0)
+        result = None if x0 is None else x0 - (1 << 64) if x0 >> 63 else x0
+        name = f"{fid:#010x}" if record.function is None else record.function.name
+        site = self._inner.board.symbols.resolve(record.pc) or f"{record.pc:#x}"
+        _, x1, x2, x3 = trap.regs
+        self.seen.append(Call(name, fid, (x1, x2, x3), result, trap.vcpu, trap.conduit, trap.time_ns, record.pc, site, record.reply))
+
+
+class Machine:
+    """A machine under control.
+
+    kernel, bios, initrd, dtb   paths, as the options of the same names
+    smp                         a number, or "cpus=4,clusters=2"; mpidrs gives each CPU's MPIDR affinity value
+    memory                      RAM as -m spells it
+    host, psci, conduit, smccc  as the options; fwreg and cap are sequences of theirs
+    typed                       gives up to n characters for the guest to read, without waiting
+    Raises UserError for what cannot be had, InputError for a file that cannot be used.
+    """
+
+    def __init__(
+        self,
+        *,
+        kernel: Path_ | None = None,
+        bios: Path_ | None = None,
+        initrd: Path_ | None = None,
+        dtb: Path_ | None = None,
+        append: str = "",
+        smp: int | str = 1,
+        mpidrs: tuple[int, ...] | None = None,
+        memory: str | None = None,
+        cpu: str = setup.DEFAULT_CPU,
+        host: str = "spec",
+        psci: str | None = None,
+        conduit: str | None = None,
+        smccc: str | None = None,
+        fwreg: Sequence[str] = (),
+        cap: Sequence[str] = (),
+        seed: int = 0,
+        max_insns: int | None = None,
+        no_reboot: bool = False,
+        typed: Callable[[int], bytes] = lambda _limit: b"",
+    ) -> None:
+        rest: dict[str, object] = {name: None if path is None else Path(path) for name, path in _paths(kernel, bios, initrd, dtb)}
+        rest |= {"append": append, "cpu": setup.parse_cpu(cpu), "seed": seed, "max_insns": max_insns, "no_reboot": no_reboot}
+        choices = setup.Choices(
+            host=host,
+            psci=psci,
+            conduit=conduit,
+            smccc=smccc,
+            fwreg=tuple(fwreg),
+            cap=tuple(cap),
+            mpidrs=setup.parse_smp(str(smp)) if mpidrs is None else mpidrs,
+            ram_bytes=DEFAULT_RAM_BYTES if memory is None else parse_size(memory),
+            rest=rest,
+        )
+        self._text = bytearray()
+        self._inner = machine.Machine(setup.make(choices), output=self._text.extend, typed=typed)
+        self._calls = _Calls(self._inner)
+        self._inner.observe(self._calls, calls=None)
+        self.cpu = tuple(Cpu(self._inner, vcpu) for vcpu in range(len(self._inner.vcpus)))
+        self.memory = Memory(self._inner)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._inner.interrupted = True
+
+    # ---- running
+
+    def run(self) -> Outcome:
+        """Run to the end: the guest's, or the limit's."""
+        return self._inner.run()
+
+    def run_until(self, *, call: str | None = None, console: str | None = None) -> Outcome:
+        """Run to the instant after the next call of a function, or until new output matches a regular expression.
+
+        Returns exit code 0 if that came, 100 or the guest's own if the run ended before; a machine that has not ended can go on.
+        """
+        if (call is None) == (console is None):
+            raise UserError("run_until takes either call= or console=")
+        if call is not None:
+            check_function_name(self._inner.config, call)
+            return self._inner.run(setup.CallPoint(call, 1))
+        return self._inner.run(setup.parse_until(self._inner.config, f"console:{console}"))
+
+    def step(self, instructions: int = 1) -> Outcome | None:
+        """Run the vCPU whose turn it is for some instructions; return how the run ended, if it did."""
+        return self._inner.step(instructions)
+
+    # ---- looking
+
+    @property
+    def calls(self) -> list[Call]:
+        """Every call so far."""
+        return self._calls.seen
+
+    @property
+    def console(self) -> str:
+        """What the guest has printed so far."""
+        self._inner.console.flush()
+        return self._text.decode("utf-8", "backslashreplace")
+
+    @property
+    def symbols(self) -> Symbols:
+        return self._inner.board.symbols
+
+    @property
+    def time_ns(self) -> int:
+        """Virtual time, nanoseconds since power-on."""
+        return self._inner.clock.now_ns
+
+    # ---- the firmware
+
+    def get_one_reg(self, register: str | int) -> int:
+        """Return a firmware register, by name or 64-bit ID; raise RegisterError with KVM's errno."""
+        return self._inner.firmware.get_one_reg(_register_id(register))
+
+    def set_one_reg(self, register: str | int, value: int) -> None:
+        """Write a firmware register, in force at the next call; raise RegisterError with KVM's errno."""
+        self._inner.set_one_reg(_register_id(register), value)
+
+    def hook(self, name: str, function: Hook) -> None:
+        """Call a function at every call of a row, before it is answered.
+
+        It gets the Trap. Returning None leaves the call to the firmware; an int is returned to the guest in x0 in its place, and a Reply
+        is applied as it is: then nothing of the firmware changes.
+        """
+        check_function_name(self._inner.config, name)
+        self._inner.trap_path.hook(name, function)
+
+
+def _paths(*paths: Path_ | None) -> list[tuple[str, Path_ | None]]:
+    return list(zip(("kernel", "bios", "initrd", "dtb"), paths, strict=True))
+
+
+def _register_id(register: str | int) -> int:
+    if isinstance(register, int):
+        return register
+    name = register.removeprefix("KVM_REG_ARM_")
+    if name not in BY_NAME:
+        raise unknown("firmware register", register, BY_NAME)
+    return BY_NAME[name].id

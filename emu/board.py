@@ -1,0 +1,50 @@
+"""What a machine is made of before anything runs: engine, memory map, loaded images, console."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from emu import loader
+from emu.console import Console
+from emu.engine import Engine
+from emu.memory import FLASH, PVTIME, UART, ram
+from emu.physical import PhysicalMemory
+from emu.setup import Setup
+from emu.symbols import Symbols
+from firmware.errors import UserError
+
+
+class Board:
+    """Build what a setup asks for.
+
+    output, typed  the two ends of the console (emu/console.py)
+    Raises UserError for a setup that cannot be built, InputError for a file that cannot be used.
+    """
+
+    def __init__(self, setup: Setup, output: Callable[[bytes], object], typed: Callable[[int], bytes]) -> None:
+        self.ram = ram(setup.ram_bytes)
+        self._boot = loader.load(self.ram, setup.device_tree, kernel=setup.kernel, bios=setup.bios, initrd=setup.initrd)
+        self.symbols = Symbols(self._boot.elf)
+        self.console = Console(output, typed)
+        self.engine = Engine(setup.cpu, setup.config.mpidrs)
+        regions = [self.ram, PVTIME] + ([FLASH] if setup.bios is not None else [])
+        try:
+            self.memory = PhysicalMemory([(region, self.engine.map_ram(region)) for region in regions])
+        except OSError as error:
+            raise UserError(f"-m {setup.ram_bytes >> 20}M: this computer cannot provide so much memory ({error.strerror})") from None
+        self.engine.map_device(UART, self.console.read, self.console.write)
+
+    @property
+    def device_tree(self) -> bytes:
+        """The device tree as it is placed in memory."""
+        return next(segment.content for segment in self._boot.segments if segment.region == self._boot.dtb)
+
+    def power_on(self) -> None:
+        """Load the images and give every vCPU its power-on state, the first one at the entry point; other memory stays as it is."""
+        for segment in self._boot.segments:
+            self.memory.write(segment.address, segment.content)
+            self.memory.zero(segment.address + len(segment.content), segment.size_bytes - len(segment.content))
+        self.engine.flush_translations()
+        self.engine.reset_all()
+        self.engine.pc.set(self._boot.pc)
+        self.engine.x[0].set(self._boot.x0)

@@ -1,0 +1,111 @@
+"""Feed a recorded run's events to a fresh firmware, and say where it answers otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from emu import tracefile
+from emu.symbols import Symbols
+from emu.trace import Text, value_in_words
+from firmware.dispatch import Firmware, configuration, functions_by_id
+from firmware.errors import InputError, RegisterError, UserError
+from firmware.host import Config
+from firmware.hosts import host_named
+from firmware.trap import Reply
+
+
+class Difference(NamedTuple):
+    """One reply that is not what was recorded.
+
+    number  line of the trace, from 1
+    what    the event in words
+    """
+
+    number: int
+    what: str
+    recorded: str
+    answered: str
+
+    def __str__(self) -> str:
+        return f"line {self.number}: {self.what}: recorded {self.recorded}, answered {self.answered}"
+
+
+class Replay:
+    """A trace played to a firmware: its own host's, or another's.
+
+    Raises InputError for a file that is no trace, UserError for a host that does not exist.
+    """
+
+    def __init__(self, path: Path, host: str | None = None) -> None:
+        self._lines = tracefile.read(path)
+        self._path = path
+        _, header = next(self._lines)
+        assert isinstance(header, tracefile.Header)
+        config = tracefile.config_of(header)
+        self.remark: str | None = None
+        if host is not None:
+            config, self.remark = _on_host(config, host)
+        self.firmware = Firmware(config, header.seed)
+        self._text = Text(functions_by_id(config).get, Symbols())
+        self.events = 0
+
+    def differences(self) -> Iterator[Difference]:
+        """Play every event; yield each difference as it comes."""
+        for number, line in self._lines:
+            try:
+                found = self._play(number, line)
+            except AssertionError:
+                # The firmware's own invariants: an event that cannot follow those before it.
+                raise InputError(f"{self._path}: line {number} cannot follow what comes before it") from None
+            if found is not None:
+                yield found
+
+    def _play(self, number: int, line: tracefile.Line) -> Difference | None:
+        match line:
+            case tracefile.Call():
+                trap = tracefile.trap_of(line)
+                name = line.function or self._text.function_name(trap.regs[0] & 0xFFFF_FFFF)
+                what = f"cpu{line.vcpu} {line.conduit} {name}({', '.join(line.x[1:])})"
+                return self._compare(number, what, tracefile.reply_of(line.reply), self.firmware.handle(trap))
+            case tracefile.Other():
+                event = tracefile.event_of(line)
+                return self._compare(number, f"{event}", tracefile.reply_of(line.reply), self.firmware.handle(event))
+            case tracefile.Register():
+                return self._register(number, line)
+        return None
+
+    def _compare(self, number: int, what: str, recorded: Reply, answered: Reply) -> Difference | None:
+        self.events += 1
+        if recorded == answered:
+            return None
+        return Difference(number, what, _words(recorded), _words(answered))
+
+    def _register(self, number: int, line: tracefile.Register) -> Difference | None:
+        self.events += 1
+        try:
+            self.firmware.set_one_reg(int(line.id, 16), int(line.value, 16))
+        except RegisterError as error:
+            return Difference(number, f"write {line.value} to register {line.id}", "accepted", str(error))
+        return None
+
+
+def _words(reply: Reply) -> str:
+    values = ", ".join(f"x{number}={value:#x}" for number, value in reply.regs) or "no register"
+    status = f" ({value_in_words(None, reply)})" if reply.regs and reply.regs[0][0] == 0 else ""
+    rest = [reply.resume.value, *(str(effect) for effect in reply.effects)]
+    if reply.entry is not None:
+        rest.append(str(reply.entry))
+    return f"{values}{status}, {'; '.join(rest)}"
+
+
+def _on_host(config: Config, name: str) -> tuple[Config, str | None]:
+    """Return the same VM on another host: the version it had where that host offers it, else the host's own."""
+    host = host_named(name)
+    rest: dict[str, Any] = {name: getattr(config, name) for name in ("conduits", "capabilities", "mitigations", "ram", "pv_time_base")}
+    try:
+        return configuration(host, config.mpidrs, psci=config.offered, **rest), None
+    except UserError as error:
+        remark = f"{error}; it is asked with PSCI {host.latest}"
+        return configuration(host, config.mpidrs, **rest), remark
