@@ -61,6 +61,14 @@ EXCP_BKPT: Final = 7
 EXCP_HVC: Final = 11
 EXCP_SMC: Final = 13
 
+EXCEPTION_NAMES: Final = {
+    EXCP_UDEF: "undefined instruction",
+    EXCP_SWI: "SVC",
+    EXCP_PREFETCH_ABORT: "prefetch abort",
+    EXCP_DATA_ABORT: "data abort",
+    EXCP_BKPT: "BRK",
+}
+
 _UNMAPPED: Final = {
     unicorn.UC_ERR_READ_UNMAPPED: "read from",
     unicorn.UC_ERR_WRITE_UNMAPPED: "write to",
@@ -86,10 +94,16 @@ _SYNDROMES: Final = (0x5600_1234, 0xF200_4321)  # SVC #0x1234, BRK #0x4321
 
 
 class EngineError(Exception):
-    """The engine could not go on: what it said, and the address where it knows one."""
+    """The engine could not go on, and this is what it said."""
 
-    def __init__(self, what: str, address: int | None = None) -> None:
-        super().__init__(what if address is None else f"{what} {address:#x}")
+
+class UnmappedAccess(EngineError):  # noqa: N818  an abort on the bus, which the guest may well handle
+    """The guest touched physical memory that is not there; nothing of the instruction has happened."""
+
+    def __init__(self, kind: int, address: int) -> None:
+        super().__init__(f"{_UNMAPPED[kind]} unmapped address {address:#x}")
+        self.is_fetch = kind == unicorn.UC_ERR_FETCH_UNMAPPED
+        self.is_write = kind == unicorn.UC_ERR_WRITE_UNMAPPED
         self.address = address
 
 
@@ -293,8 +307,7 @@ class Engine:
         library.uc_emu_stop(self.handle)
 
     def _describe(self, error: int) -> EngineError:
-        what = _UNMAPPED.get(error)
-        if what is None:
+        if error not in _UNMAPPED:
             return EngineError(f"the engine stopped: {unicorn.UcError(error)}")
         # The address is told to a memory hook only, and a memory hook slows every store down: install it for one retry.
         addresses: list[int] = []
@@ -307,7 +320,8 @@ class Engine:
         self._count.value = 1
         library.uc_emu_start(self.handle, ctypes.c_uint64(self.pc.get()), _ZERO, _ZERO, self._count)
         self.uc.hook_del(hook)
-        return EngineError(f"{what} unmapped address", addresses[0] if addresses else None)
+        assert addresses, "an access that was refused is refused again"
+        return UnmappedAccess(error, addresses[0])
 
     # ---- hooks
 

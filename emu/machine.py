@@ -14,10 +14,10 @@ from typing import Final
 
 from emu.board import Board
 from emu.devices.timer import VcpuTimers
-from emu.engine import EXCP_DATA_ABORT, EXCP_PREFETCH_ABORT, EXCP_UDEF, EngineError
+from emu.engine import EXCEPTION_NAMES, EXCP_DATA_ABORT, EXCP_PREFETCH_ABORT, EXCP_SWI, EXCP_UDEF, EngineError, UnmappedAccess
 from emu.exceptions import EC_SHIFT, EC_WFX, ESR_PC_ALIGNMENT, ESR_UNDEFINED, Exceptions
 from emu.limits import Limits
-from emu.observer import Observer
+from emu.observer import Audience, Observer
 from emu.outcome import Ended, ExitCode, GuestCrash, Outcome
 from emu.parking import is_parked
 from emu.registers import SCTLR_EL1
@@ -70,12 +70,11 @@ class Machine:
         self.config = self.firmware.config
         self.clock = Clock()
         self.scheduler = Scheduler(setup.seed)
-        self._observers: list[Observer] = []
+        self._audience = Audience()
 
         def tell(text: bytes) -> None:
             output(text)
-            for observer in self._observers:
-                observer.console(text)
+            self._audience.console(text)
 
         self.board = Board(setup, tell, typed)
         self.engine, self.memory, self.console = self.board.engine, self.board.memory, self.board.console
@@ -104,7 +103,7 @@ class Machine:
 
     def observe(self, observer: Observer, *, calls: frozenset[str] | None = frozenset()) -> None:
         """Let an observer look on; `calls` are the functions whose calls it sees, None for every call."""
-        self._observers.append(observer)
+        self._audience.add(observer)
         if calls is None or calls:
             self.trap_path.watch(observer.call, calls)
 
@@ -134,17 +133,11 @@ class Machine:
         self.firmware.set_one_reg(register_id, value)
         self.config = self.firmware.config
         self.trap_path.rebuild()
-        for observer in self._observers:
-            observer.register_write(register_id, value)
-
-    def _tell(self, vcpu: int, what: str) -> None:
-        for observer in self._observers:
-            observer.event(vcpu, what)
+        self._audience.register_write(register_id, value)
 
     def _event(self, event: Event) -> Reply:
         reply = self.firmware.handle(event)
-        for observer in self._observers:
-            observer.firmware_event(event, reply)
+        self._audience.firmware_event(event, reply)
         return reply
 
     # ---- what a reply asks of the machine
@@ -197,7 +190,7 @@ class Machine:
         self.vcpus = [Vcpu(ready_ns=self.clock.now_ns) for _ in self.vcpus]
         self.console.reset()
         self._power_on()
-        self._tell(0, "system reset")
+        self._audience.event(0, "system reset")
         return None
 
     # ---- exceptions
@@ -219,9 +212,9 @@ class Machine:
             self._take(number, esr if target_el <= 1 else ESR_UNDEFINED, far if has_address else None, pc)
 
     def _take(self, number: int, esr: int, far: int | None, pc: int) -> None:
-        vector = self._exceptions.enter(esr, far, pc)
-        for observer in self._observers:
-            observer.exception(number, esr, far, pc, vector)
+        at = pc - 4 if number == EXCP_SWI else pc  # the engine gives SVC's return address
+        why = f"{EXCEPTION_NAMES.get(number, 'exception')} at {at:#x}"
+        self._audience.exception(number, esr, far, pc, self._exceptions.enter(why, esr, far, pc))
 
     def _wait_for_interrupt(self) -> None:
         vcpu = self.vcpus[self.engine.current]
@@ -285,7 +278,7 @@ class Machine:
             entry, vcpu.resume = vcpu.resume, None
         after = self.firmware.power.states[index]
         if before is not after:
-            self._tell(index, f"wakes up; cpu{index} {before.name} -> {after.name}")
+            self._audience.event(index, f"wakes up; cpu{index} {before.name} -> {after.name}")
         if entry is not None:
             self._adopt(index, entry, after)
 
@@ -299,8 +292,7 @@ class Machine:
         engine.pc.set(entry.pc)
         engine.x[0].set(entry.x0)
         self.vcpus[index].timers = VcpuTimers()
-        for observer in self._observers:
-            observer.entry(index, entry, before, self.firmware.power.states[index])
+        self._audience.entry(index, entry, before, self.firmware.power.states[index])
 
     # ---- running
 
@@ -372,8 +364,7 @@ class Machine:
         self._account_stolen_time(vcpu)
         instructions = self._limits.cap(instructions)
         if vcpu.wait is Wait.NOTHING or self._unpark(index):
-            for observer in self._observers:
-                observer.slice(index, instructions)
+            self._audience.slice(index, instructions)
             self._execute(instructions)
         self.clock.now_ns += instructions
         vcpu.ready_ns = self.clock.now_ns
@@ -392,6 +383,10 @@ class Machine:
             self._take(EXCP_PREFETCH_ABORT, ESR_PC_ALIGNMENT, pc, pc)
         try:
             self.engine.run(instructions)
+        except UnmappedAccess as error:
+            pc = self.engine.pc.get()
+            esr, far, vector = self._exceptions.external_abort(str(error), error.is_fetch, error.is_write, error.address)
+            self._audience.exception(EXCP_PREFETCH_ABORT if error.is_fetch else EXCP_DATA_ABORT, esr, far, pc, vector)
         except EngineError as error:
             raise GuestCrash(str(error)) from None
 

@@ -37,3 +37,41 @@ class Observer:
 
     def slice(self, vcpu: int, instructions: int) -> None:
         """See a vCPU about to get its turn."""
+
+
+class Audience(Observer):
+    """Many observers as one: what it sees, each of them sees, in the order they came."""
+
+    def __init__(self) -> None:
+        self._observers: list[Observer] = []
+
+    def add(self, observer: Observer) -> None:
+        self._observers.append(observer)
+
+    def firmware_event(self, event: Event, reply: Reply) -> None:
+        for observer in self._observers:
+            observer.firmware_event(event, reply)
+
+    def register_write(self, register_id: int, value: int) -> None:
+        for observer in self._observers:
+            observer.register_write(register_id, value)
+
+    def entry(self, vcpu: int, entry: EntryState, before: PowerState, after: PowerState) -> None:
+        for observer in self._observers:
+            observer.entry(vcpu, entry, before, after)
+
+    def event(self, vcpu: int, what: str) -> None:
+        for observer in self._observers:
+            observer.event(vcpu, what)
+
+    def console(self, text: bytes) -> None:
+        for observer in self._observers:
+            observer.console(text)
+
+    def exception(self, number: int, esr: int, far: int | None, pc: int, vector: int) -> None:
+        for observer in self._observers:
+            observer.exception(number, esr, far, pc, vector)
+
+    def slice(self, vcpu: int, instructions: int) -> None:
+        for observer in self._observers:
+            observer.slice(vcpu, instructions)

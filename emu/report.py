@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, TextIO
 
-from emu.engine import EXCP_SWI
+from emu.engine import EXCEPTION_NAMES, EXCP_SWI
 from emu.machine import Machine
 from emu.observer import Observer
 from emu.trace import Text
@@ -12,7 +12,6 @@ from emu.trap import Record
 from firmware.abi import PowerState
 from firmware.trap import EntryState
 
-_EXCEPTIONS: Final = {1: "undefined instruction", 2: "SVC", 3: "prefetch abort", 4: "data abort", 7: "BRK"}
 _INSTRUCTIONS_AROUND: Final = 4
 
 
@@ -48,7 +47,7 @@ class Log(Observer):
         if "int" not in self._categories:
             return
         machine = self._machine
-        name = _EXCEPTIONS.get(number, f"exception {number}")
+        name = EXCEPTION_NAMES.get(number, f"exception {number}")
         address = "" if far is None else f", FAR_EL1 {far:#x}"
         pc -= 4 if number == EXCP_SWI else 0  # the engine gives SVC's return address
         what = f"{name} at {self.text.place(pc)}, ESR_EL1 {esr:#x}{address}, enters {self.text.place(vector)}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from emu.engine import CPU_MODELS, EXCP_BKPT, EXCP_HVC, EXCP_SMC, EXCP_SWI, EXCP_UDEF, Engine, EngineError
+from emu.engine import CPU_MODELS, EXCP_BKPT, EXCP_HVC, EXCP_SMC, EXCP_SWI, EXCP_UDEF, Engine, UnmappedAccess
 from emu.memory import Region
 from tests.emu.programs import (
     NOP,
@@ -123,7 +123,7 @@ def test_the_address_of_an_access_to_nothing_is_told() -> None:
         engine = engine_with(word)
         engine.x[1].set(0x5555_0000)
 
-        with pytest.raises(EngineError, match=f"^{what} unmapped address 0x55550000$") as caught:
+        with pytest.raises(UnmappedAccess, match=f"^{what} unmapped address 0x55550000$") as caught:
             engine.run(2)
 
         assert caught.value.address == 0x5555_0000

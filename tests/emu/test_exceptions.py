@@ -226,22 +226,31 @@ def test_a_branch_to_a_misaligned_address_is_a_pc_alignment_exception(bench: Ben
 # ---- crashes
 
 
-@pytest.mark.parametrize(
-    ("instruction", "what"),
-    [
-        (ldr(0, 1), "read from unmapped address 0x30000000"),
-        (store(0, 1), "write to unmapped address 0x30000000"),
-        (br(1), "instruction fetch from unmapped address 0x30000000"),
-    ],
-    ids=["read", "write", "fetch"],
-)
-@pytest.mark.parametrize("with_vectors", [False, True])
-def test_a_physical_address_with_nothing_behind_it_is_a_guest_crash(bench: Bench, instruction: int, what: str, with_vectors: bool) -> None:
-    before = vectors_here() if with_vectors else []
+UNMAPPED: Final = [
+    (ldr(0, 1), "read from", 0x9600_0010),
+    (store(0, 1), "write to", 0x9600_0050),
+    (br(1), "instruction fetch from", 0x8600_0010),
+]
 
-    outcome, _ = bench.run(before, mov(1, NOWHERE), instruction, vector(0x200), keeps_exception())
 
-    assert outcome == (ExitCode.CRASH, f"guest crash: {what}")
+@pytest.mark.parametrize(("instruction", "what", "esr"), UNMAPPED, ids=["read", "write", "fetch"])
+def test_a_physical_address_with_nothing_behind_it_is_an_external_abort(bench: Bench, instruction: int, what: str, esr: int) -> None:
+    del what
+    outcome, machine = bench.run(vectors_here(), mov(1, NOWHERE), instruction, vector(0x200), keeps_exception())
+
+    assert outcome.code == 7
+    assert (kept(machine)[0], kept(machine)[3]) == (esr, NOWHERE)
+
+
+@pytest.mark.parametrize(("instruction", "what", "esr"), UNMAPPED, ids=["read", "write", "fetch"])
+def test_an_external_abort_that_cannot_be_taken_is_a_guest_crash(bench: Bench, instruction: int, what: str, esr: int) -> None:
+    del esr
+    outcome, _ = bench.run(mov(1, NOWHERE), instruction)
+
+    sentence = (
+        f"{what} unmapped address {NOWHERE:#x}, and its vector 0x200 cannot be executed: instruction fetch from unmapped address 0x200"
+    )
+    assert outcome == (ExitCode.CRASH, f"guest crash: {sentence}")
 
 
 @pytest.mark.parametrize(
@@ -262,19 +271,20 @@ def test_code_in_a_device_is_a_guest_crash(bench: Bench) -> None:
     assert outcome.code == ExitCode.CRASH
 
 
-@pytest.mark.parametrize("instruction", [UDF, svc(), brk()], ids=["UDF", "SVC", "BRK"])
-def test_without_a_usable_vector_an_exception_is_a_guest_crash(bench: Bench, instruction: int) -> None:
+@pytest.mark.parametrize(("instruction", "what"), [(UDF, "undefined instruction"), (svc(), "SVC"), (brk(), "BRK")])
+def test_without_a_usable_vector_an_exception_is_a_guest_crash(bench: Bench, instruction: int, what: str) -> None:
     outcome, _ = bench.run(instruction)
 
-    assert outcome == (ExitCode.CRASH, "guest crash: instruction fetch from unmapped address 0x200")
+    sentence = f"{what} at {TEXT:#x}, and its vector 0x200 cannot be executed: instruction fetch from unmapped address 0x200"
+    assert outcome == (ExitCode.CRASH, f"guest crash: {sentence}")
 
 
-@pytest.mark.parametrize("instruction", [UDF, brk()], ids=["UDF", "BRK"])
-def test_an_exception_at_the_first_instruction_of_its_own_vector_is_a_guest_crash(bench: Bench, instruction: int) -> None:
+@pytest.mark.parametrize(("instruction", "what"), [(UDF, "undefined instruction"), (brk(), "BRK")])
+def test_an_exception_at_the_first_instruction_of_its_own_vector_is_a_guest_crash(bench: Bench, instruction: int, what: str) -> None:
     outcome, machine = bench.run(vectors_here(), svc(), vector(0x200), instruction)
 
     assert outcome.code == ExitCode.CRASH
-    assert outcome.sentence.startswith(f"guest crash: exception at the first instruction of its own vector {VECTORS + 0x200:#x}")
+    assert outcome.sentence.endswith(f"and its vector {VECTORS + 0x200:#x} cannot be executed: {what} at {VECTORS + 0x200:#x}")
     assert machine.engine.pc.get() == VECTORS + 0x200
 
 

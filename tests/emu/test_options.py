@@ -45,7 +45,7 @@ def test_a_value_may_look_like_an_option() -> None:
 
 
 def test_two_dashes_alone_are_no_value() -> None:
-    with pytest.raises(UserError, match="^-append cannot be '--'$"):
+    with pytest.raises(UserError, match=r"^-append cannot be '--'$"):
         parse("-append", "--")
 
 
