@@ -10,7 +10,7 @@ from emu.engine import Engine
 from emu.memory import FLASH, PVTIME, UART, ram
 from emu.physical import PhysicalMemory
 from emu.setup import Setup
-from emu.symbols import Symbols
+from emu.symbols import Image, Symbols
 from firmware.errors import UserError
 
 
@@ -24,7 +24,6 @@ class Board:
     def __init__(self, setup: Setup, output: Callable[[bytes], object], typed: Callable[[int], bytes]) -> None:
         self.ram = ram(setup.ram_bytes)
         self._boot = loader.load(self.ram, setup.device_tree, kernel=setup.kernel, bios=setup.bios, initrd=setup.initrd)
-        self.symbols = Symbols(self._boot.elf)
         self.console = Console(output, typed)
         self.engine = Engine(setup.cpu, setup.config.mpidrs)
         regions = [self.ram, PVTIME] + ([FLASH] if setup.bios is not None else [])
@@ -33,6 +32,14 @@ class Board:
         except OSError as error:
             raise UserError(f"-m {setup.ram_bytes >> 20}M: this computer cannot provide so much memory ({error.strerror})") from None
         self.engine.map_device(UART, self.console.read, self.console.write)
+        self.symbols = self._symbols(setup)
+
+    def _symbols(self, setup: Setup) -> Symbols:
+        image = None
+        if self._boot.kind is loader.Kind.IMAGE:
+            kernel = self._boot.segments[0]
+            image = Image(kernel.content, kernel.address, kernel.size_bytes, self.memory.read)
+        return Symbols(self._boot.elf, image) if setup.symbols is None else Symbols.from_file(setup.symbols, image)
 
     @property
     def device_tree(self) -> bytes:

@@ -117,6 +117,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--append", default="", metavar="S", help="kernel command line")
     parser.add_argument("--initrd", type=Path, metavar="F", help="initial RAM disk for -kernel")
     parser.add_argument("--dtb", type=Path, metavar="F", help="your device tree in place of the generated one")
+    parser.add_argument("--symbols", type=Path, metavar="F", help="names for addresses: vmlinux, System.map or /proc/kallsyms")
     parser.add_argument("--smp", metavar="N", help="1 to 8 CPUs, or cpus=N,clusters=M")
     parser.add_argument("--mpidr", metavar="LIST", help="MPIDR affinity value of each CPU")
     parser.add_argument("-m", dest="memory", metavar="SIZE", help="RAM, MiB or with K, M, G; default 128M")
@@ -198,6 +199,7 @@ def _setup(options: argparse.Namespace) -> Setup:
         bios=options.bios,
         initrd=options.initrd,
         dtb=options.dtb,
+        symbols=options.symbols,
         append=options.append,
         cpu=words.parse_cpu(options.cpu),
         keep_psci_node=options.psci_node == "keep",

@@ -27,9 +27,10 @@ class Console:
         self._typed = typed
         self._until: re.Pattern[bytes] | None = None
         self._tail = b""
+        self._kept = b""
 
-    def look_for(self, until: re.Pattern[bytes]) -> None:
-        """Look for a regular expression in what is printed from now on."""
+    def look_for(self, until: re.Pattern[bytes] | None) -> None:
+        """Look for a regular expression in what is printed from now on; None looks for nothing any more."""
         self._until, self.matched, self._tail = until, False, b""
 
     def read(self, offset: int, size_bytes: int) -> int:
@@ -49,8 +50,8 @@ class Console:
             self.uart.feed(characters)
 
     def flush(self) -> None:
-        """Hand out what the guest has sent."""
-        if self.uart.tx:
+        """Hand out what the guest has sent; of what completes a match, only as far as that."""
+        if self.uart.tx or (self._kept and not self.matched):
             self._print(self.uart.drain())
 
     def print(self, text: bytes) -> None:
@@ -59,11 +60,18 @@ class Console:
         self._print(text)
 
     def _print(self, text: bytes) -> None:
+        # What the guest sent after the match, in the rest of its turn, is printed if the run goes on.
+        text, self._kept = self._kept + text, b""
+        if self.matched:
+            self._kept = text
+            return
+        if self._until is not None and (match := self._until.search(self._tail + text)) is not None:
+            self.matched = True
+            end = max(0, match.end() - len(self._tail))
+            text, self._kept = text[:end], text[end:]
+        self._tail = (self._tail + text)[-_TAIL_BYTES:]
         self._output(text)
         self.printed_bytes += len(text)
-        if self._until is not None and not self.matched:
-            self._tail = (self._tail + text)[-_TAIL_BYTES:]
-            self.matched = self._until.search(self._tail) is not None
 
     def reset(self) -> None:
         """Do as a system reset does to the device: what was sent stays sent."""

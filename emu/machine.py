@@ -311,7 +311,8 @@ class Machine:
             self.console.look_for(point)
         outcome = self._run()
         met = self._until_met or self.console.matched
-        self._until_met = self.console.matched = False
+        self._until_met = False
+        self.console.look_for(None)
         if met:
             return Outcome(ExitCode.OK, "--until was met")
         if outcome.code in (ExitCode.OK, ExitCode.LIMIT, ExitCode.NO_PROGRESS):

@@ -9,11 +9,13 @@ from typing import Any, NamedTuple
 from emu import tracefile
 from emu.symbols import Symbols
 from emu.trace import Text, value_in_words
+from firmware.abi import MASK32
 from firmware.dispatch import Firmware, configuration, functions_by_id
 from firmware.errors import InputError, RegisterError, UserError
 from firmware.host import Config
 from firmware.hosts import host_named
-from firmware.trap import Reply
+from firmware.table import Function
+from firmware.trap import Reply, Resume
 
 
 class Difference(NamedTuple):
@@ -48,7 +50,8 @@ class Replay:
         if host is not None:
             config, self.remark = _on_host(config, host)
         self.firmware = Firmware(config, header.seed)
-        self._text = Text(functions_by_id(config).get, Symbols())
+        self._names = functions_by_id(config)
+        self._text = Text(self._names.get, Symbols())
         self.events = 0
 
     def differences(self) -> Iterator[Difference]:
@@ -66,9 +69,9 @@ class Replay:
         match line:
             case tracefile.Call():
                 trap = tracefile.trap_of(line)
-                name = line.function or self._text.function_name(trap.regs[0] & 0xFFFF_FFFF)
-                what = f"cpu{line.vcpu} {line.conduit} {name}({', '.join(line.x[1:])})"
-                return self._compare(number, what, tracefile.reply_of(line.reply), self.firmware.handle(trap))
+                fid = trap.regs[0] & MASK32
+                what = f"cpu{line.vcpu} {line.conduit} {self._text.function_name(fid)}({', '.join(line.x[1:])})"
+                return self._compare(number, what, tracefile.reply_of(line.reply), self.firmware.handle(trap), self._names.get(fid))
             case tracefile.Other():
                 event = tracefile.event_of(line)
                 return self._compare(number, f"{event}", tracefile.reply_of(line.reply), self.firmware.handle(event))
@@ -76,11 +79,11 @@ class Replay:
                 return self._register(number, line)
         return None
 
-    def _compare(self, number: int, what: str, recorded: Reply, answered: Reply) -> Difference | None:
+    def _compare(self, number: int, what: str, recorded: Reply, answered: Reply, function: Function | None = None) -> Difference | None:
         self.events += 1
         if recorded == answered:
             return None
-        return Difference(number, what, _words(recorded), _words(answered))
+        return Difference(number, what, _words(function, recorded), _words(function, answered))
 
     def _register(self, number: int, line: tracefile.Register) -> Difference | None:
         self.events += 1
@@ -91,13 +94,17 @@ class Replay:
         return None
 
 
-def _words(reply: Reply) -> str:
-    values = ", ".join(f"x{number}={value:#x}" for number, value in reply.regs) or "no register"
-    status = f" ({value_in_words(None, reply)})" if reply.regs and reply.regs[0][0] == 0 else ""
-    rest = [reply.resume.value, *(str(effect) for effect in reply.effects)]
+def _words(function: Function | None, reply: Reply) -> str:
+    parts = []
+    if reply.regs:
+        status = f" ({value_in_words(function, reply)})" if reply.regs[0][0] == 0 else ""
+        parts.append(", ".join(f"x{number}={value:#x}" for number, value in reply.regs) + status)
+    if reply.resume is not Resume.NEXT:
+        parts.append(reply.resume.value)
+    parts += [str(effect) for effect in reply.effects]
     if reply.entry is not None:
-        rest.append(str(reply.entry))
-    return f"{values}{status}, {'; '.join(rest)}"
+        parts.append(str(reply.entry))
+    return "; ".join(parts) or "nothing"
 
 
 def _on_host(config: Config, name: str) -> tuple[Config, str | None]:

@@ -33,7 +33,9 @@ class Log(Observer):
         print(line, file=self._stream)
 
     def call(self, record: Record) -> None:
-        self._line(self.text.call(record))
+        engine = self._machine.engine
+        caller = self._machine.board.symbols.caller(record.pc, engine.x[30].get(), engine.x[29].get(), engine.read_virtual)
+        self._line(self.text.call(record, caller))
 
     def entry(self, vcpu: int, entry: EntryState, before: PowerState, after: PowerState) -> None:
         if "psci" in self._categories:

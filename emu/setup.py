@@ -47,6 +47,7 @@ class Setup:
     """A machine to be built.
 
     kernel, bios, initrd, dtb  files of the user's
+    symbols                    a file with names for addresses, in place of those that the kernel brings along
     config                     the firmware's configuration
     psci                       whether there is firmware at all (-psci none: no node, both conduits UNDEF)
     method                     the conduit the psci node names
@@ -62,6 +63,7 @@ class Setup:
     bios: Path | None = None
     initrd: Path | None = None
     dtb: Path | None = None
+    symbols: Path | None = None
     append: str = ""
     ram_bytes: int = DEFAULT_RAM_BYTES
     cpu: str = DEFAULT_CPU

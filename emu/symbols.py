@@ -43,6 +43,10 @@ _LONGEST_NAME: Final = 256
 _LISTED: Final = re.compile(rb"^([0-9a-fA-F]{1,16}) ([A-Za-z?]) ([^\s]{1,%d})(?:[ \t]+\[[^\s]*\])?[ \t]*\r?$" % _LONGEST_NAME, re.MULTILINE)
 _NO_ADDRESS: Final = frozenset(b"AaNUvw?")  # absolute, debugging, undefined
 _WEAK: Final = frozenset(b"WV")
+# Linux: arch/arm64/kernel/smccc-call.S and the functions around it in drivers/firmware/psci/psci.c.
+_CONDUIT_STUB: Final = re.compile(r"(?:__arm_smccc|__invoke_psci_fn)_(?:hvc|smc)(?![^+])")
+_FRAME: Final = struct.Struct("<QQ")
+_MOST_FRAMES: Final = 4
 _LAST_BYTES: Final = 0x1_0000  # how far the last listed symbol reaches
 _GLANCE: Final = 1000
 _KERNEL_HALF: Final = 63  # a kernel's addresses have this bit
@@ -87,6 +91,26 @@ class Symbols:
             return None
         name, distance = found
         return f"{name}+{distance:#x}" if distance else name
+
+    def caller(self, pc: int, lr: int, fp: int, read: Callable[[int, int], bytes | None]) -> int:
+        """Return where a call comes from: pc, or what called it where that is a function that does nothing but make calls.
+
+        read(address, size_bytes) reads the caller's memory, for its frame records (AAPCS64: the caller's x29, then x30).
+        """
+        places = [pc, lr]
+        for _ in range(_MOST_FRAMES):
+            frame = read(fp, 16)
+            if frame is None:
+                break
+            fp, lr = _FRAME.unpack(frame)
+            places.append(lr)
+        for place in places:
+            name = self.resolve(place)
+            if name is None:
+                break
+            if not _CONDUIT_STUB.match(name):
+                return place
+        return pc
 
     def _find(self, address: int) -> tuple[str, int] | None:
         if self._image is None:

@@ -33,8 +33,8 @@ class Text:
         self._names = names
         self._symbols = symbols
 
-    def call(self, record: Record) -> str:
-        """Spell one trap: time, vCPU, conduit, call site, call, result, state changes."""
+    def call(self, record: Record, caller: int | None = None) -> str:
+        """Spell one trap: time, vCPU, conduit, call site or its caller, call, result, state changes."""
         trap = record.trap
         conduit = trap.conduit.value + (f"#{trap.imm:#x}" if trap.imm else "")
         changes = [
@@ -43,7 +43,8 @@ class Text:
             if before is not after
         ]
         outcome = "; ".join([self._result(record), *changes])
-        return f"{self._left(trap.time_ns, trap.vcpu, conduit, record.pc)} {self._invocation(record)} = {outcome}"
+        place = record.pc if caller is None else caller
+        return f"{self._left(trap.time_ns, trap.vcpu, conduit, place)} {self._invocation(record)} = {outcome}"
 
     def entry(self, time_ns: int, vcpu: int, entry: EntryState, before: PowerState, after: PowerState) -> str:
         """Spell the moment at which a vCPU begins to run somewhere new."""

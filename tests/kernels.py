@@ -151,7 +151,7 @@ def _sha256(path: Path) -> str:
 def main() -> int:
     try:
         downloaded = fetch()
-    except FetchError as failed:
+    except (FetchError, OSError) as failed:
         print(f"kernels: {failed}", file=sys.stderr)
         return 1
     packages = (FOLDER / "PACKAGES").read_text(encoding="ascii").split()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import io
 import os
 import re
@@ -71,6 +72,12 @@ class Run:
         return re.findall(r"cpu0 (?:hvc|smc) +\S+ +(\S+\(.*?\)) = ", self.log)
 
     @property
+    def offers_osi(self) -> bool:
+        """Say whether the kernel was told of OS-initiated mode (PSCI_FEATURES of CPU_SUSPEND, bit 0)."""
+        told = re.search(r"PSCI_FEATURES\(psci_func_id=CPU_SUSPEND\) = 0x([0-9a-f]+)", self.log)
+        return told is not None and bool(int(told[1], 16) & 1)
+
+    @property
     def places(self) -> list[str]:
         """Name the place of each call."""
         return re.findall(r"cpu0 (?:hvc|smc) +(\S+)", self.log)
@@ -106,7 +113,7 @@ def boot(
 probed = functools.cache(boot)
 
 
-def lines_predicted(host: str, version: str) -> list[str]:
+def lines_predicted(host: str, version: str, *, osi: bool = False) -> list[str]:
     if version == "none":
         return []
     if version == "0.1":
@@ -117,10 +124,11 @@ def lines_predicted(host: str, version: str) -> list[str]:
         "psci: Using standard PSCI v0.2 function IDs",
         "psci: Trusted OS migration not required",
         *([f"psci: SMC Calling Convention v{SMCCC[host]}"] if version != "0.2" else []),
+        *(["psci: OSI mode supported."] if osi else []),
     ]
 
 
-def calls_predicted(host: str, version: str, conduit: str) -> list[str]:
+def calls_predicted(host: str, version: str, conduit: str, *, osi: bool) -> list[str]:
     if version in ("none", "0.1"):
         return []
     calls = ["PSCI_VERSION()", "MIGRATE_INFO_TYPE()"]
@@ -136,7 +144,7 @@ def calls_predicted(host: str, version: str, conduit: str) -> list[str]:
     calls += [f"PSCI_FEATURES(psci_func_id={name})" for name in ("CPU_SUSPEND", "SYSTEM_SUSPEND", "SYSTEM_RESET2")]
     if smccc != "1.0" and conduit == "hvc":
         calls += ["VENDOR_HYP_CALL_UID()", *(["VENDOR_HYP_FEATURES()"] if host == "kvm-6.12" else [])]
-    return calls
+    return [*calls, *(["SET_SUSPEND_MODE(mode=0x0)"] if osi else [])]
 
 
 everywhere = pytest.mark.parametrize(("host", "version"), PLACES, ids=lambda word: word)
@@ -149,7 +157,7 @@ def test_the_kernel_prints_of_psci_what_the_version_and_the_host_make_it_print(h
     kernel = probed(host, version, conduit)
 
     assert kernel.code == ExitCode.OK
-    assert kernel.psci_lines == lines_predicted(host, version)
+    assert kernel.psci_lines == lines_predicted(host, version, osi=kernel.offers_osi)
 
 
 @everywhere
@@ -157,7 +165,7 @@ def test_the_kernel_prints_of_psci_what_the_version_and_the_host_make_it_print(h
 def test_the_kernel_calls_what_its_source_says_and_nothing_else(host: str, version: str, conduit: str) -> None:
     kernel = probed(host, version, conduit)
 
-    assert kernel.calls == calls_predicted(host, version, conduit)
+    assert kernel.calls == calls_predicted(host, version, conduit, osi=kernel.offers_osi)
     assert set(re.findall(r"cpu0 (hvc|smc) ", kernel.log)) <= {conduit}
 
 
@@ -223,9 +231,15 @@ def test_call_sites_are_told_by_the_kernels_own_names(conduit: str) -> None:
 
     functions = [place.partition("+")[0] for place in kernel.places]
 
-    stub = f"__arm_smccc_{conduit}"
-    by_function = ["arm_smccc_version_init"] * 4 + [stub] * 3 + (["kvm_init_hyp_services"] if conduit == "hvc" else [])
-    assert functions == [stub] * 4 + by_function
+    assert functions == [
+        "psci_0_2_get_version",
+        "psci_migrate_info_type",
+        *["psci_probe"] * 2,
+        *["arm_smccc_version_init"] * 4,
+        *["psci_probe"] * 3,
+        *(["kvm_init_hyp_services"] if conduit == "hvc" else []),
+        *["psci_set_osi_mode"] * kernel.offers_osi,
+    ]
 
 
 @pytest.mark.parametrize("seed", [None, 0x1234_5678_9ABC_DEF0], ids=["as linked", "KASLR"])
@@ -236,8 +250,10 @@ def test_a_place_is_named_as_the_kernel_itself_names_it(seed: int | None, tmp_pa
 
     told = dict(re.findall(r"\] (pc|lr) : (\S+)/0x", kernel.console))
 
-    assert kernel.places == [told["pc"]] == ["__arm_smccc_hvc+0x4"]
+    # The call comes from a function that does nothing but make calls; its caller is what the log tells.
+    assert told["pc"] == "__arm_smccc_hvc+0x4"
     assert told["lr"].startswith("__invoke_psci_fn_hvc+")
+    assert [place.partition("+")[0] for place in kernel.places] == ["psci_0_2_get_version"]
 
 
 def test_kaslr_moves_the_kernel_and_no_name(tmp_path: Path) -> None:
@@ -247,7 +263,7 @@ def test_kaslr_moves_the_kernel_and_no_name(tmp_path: Path) -> None:
         machine.run()
         found = [record.pc for record in machine.trap_path.recent()]
         addresses.append(found)
-        places.append([machine.symbols.resolve(pc) for pc in found])
+        places.append([machine.board.symbols.resolve(pc) for pc in found])
 
     moved = {there - here for here, there in zip(*addresses, strict=True)}
     assert len(moved) == 1
@@ -261,12 +277,12 @@ def test_an_address_from_before_the_mmu_was_on_has_the_same_name() -> None:
     machine.run()
 
     for record in machine.trap_path.recent():
-        assert machine.symbols.resolve(record.pc - LINKED + LOADED) == machine.symbols.resolve(record.pc)
+        assert machine.board.symbols.resolve(record.pc - LINKED + LOADED) == machine.board.symbols.resolve(record.pc)
 
 
 def seeded(path: Path, seed: int) -> Path:
     """Write our own device tree with a seed for KASLR in it."""
-    tree = fdt.parse_dtb(machine_of(conduit="none").device_tree)
+    tree = fdt.parse_dtb(machine_of(conduit="none").board.device_tree)
     tree.get_node("chosen").set_property("kaslr-seed", [seed >> 32, seed & 0xFFFF_FFFF])
     path.write_bytes(tree.to_dtb(version=17))
     return path
@@ -296,7 +312,7 @@ def on_qemu(until: str, *options: str) -> str:
 @pytest.mark.parametrize("tree", ["ours", "QEMU's"])
 def test_on_qemu_the_kernel_prints_what_it_prints_on_its_model_with_the_same_device_tree(tree: str, tmp_path: Path) -> None:
     dtb = tmp_path / "tree.dtb"
-    dtb.write_bytes(machine_of("qemu-7").device_tree if tree == "ours" else qemus_tree(tmp_path / "dump.dtb"))
+    dtb.write_bytes(machine_of("qemu-7").board.device_tree if tree == "ours" else qemus_tree(tmp_path / "dump.dtb"))
 
     ours, theirs = boot("qemu-7", until=LAST_PSCI_LINE, dtb=dtb), on_qemu(LAST_PSCI_LINE, "-dtb", str(dtb))
 
@@ -316,3 +332,34 @@ def qemus_tree(path: Path) -> bytes:
 
 def without_times(console: str) -> list[str]:
     return re.sub(r"^\[ *\d+\.\d+\] ", "", console.replace("\r", ""), flags=re.MULTILINE).splitlines()
+
+
+# ---- how the kernel got here
+
+
+def test_the_newest_kernel_is_the_one_with_the_highest_number() -> None:
+    names = [
+        "linux-image-6.1.0-9-cloud-arm64",
+        "linux-image-6.1.0-10-cloud-arm64",
+        "linux-image-6.1.0-11-cloud-arm64-dbg",
+        "linux-image-arm64",
+    ]
+
+    assert kernels.newest(names) == "linux-image-6.1.0-10-cloud-arm64"
+    assert kernels.newest(names[2:]) is None
+
+
+def test_a_file_that_is_not_what_was_downloaded_is_told(tmp_path: Path) -> None:
+    (tmp_path / "Image").write_bytes(b"as downloaded")
+    (tmp_path / "SHA256SUMS").write_text(f"{hashlib.sha256(b'as downloaded').hexdigest()}  Image\n", encoding="ascii")
+
+    assert kernels.fetch(tmp_path) is False
+
+    (tmp_path / "Image").write_bytes(b"changed")
+    with pytest.raises(kernels.FetchError, match=r"Image is not what was downloaded; remove .* and fetch again"):
+        kernels.fetch(tmp_path)
+
+
+def test_a_folder_without_sums_is_told(tmp_path: Path) -> None:
+    with pytest.raises(kernels.FetchError, match="is damaged"):
+        kernels.fetch(tmp_path)

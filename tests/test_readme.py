@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +32,7 @@ def test_a_command_prints_what_the_readme_shows(
     command: str, shown: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(_ROOT)
+    (_ROOT / "build").mkdir(exist_ok=True)
 
     main(command.split())
 
@@ -38,6 +40,15 @@ def test_a_command_prints_what_the_readme_shows(
     # "..." stands for any lines; all others are exact.
     pattern = "".join(r"(?:.*\n)*?" if line == "..." else re.escape(line) + r"\n" for line in shown)
     assert re.fullmatch(pattern, captured.out + captured.err)
+
+
+def test_the_python_examples_print_what_the_readme_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(_ROOT)
+
+    result = doctest.testfile(str(_ROOT / "README.md"), module_relative=False)
+
+    assert result.attempted
+    assert not result.failed
 
 
 def test_every_option_of_run_is_in_the_readme() -> None:

@@ -56,7 +56,7 @@ SENTENCES: Final[dict[tuple[str, ...], str]] = {
     ("-psci", "1.0@call:CPU_ONN#1"): UNKNOWN_FUNCTION,
     ("-psci", "1.9@call:CPU_ON#1"): "unknown PSCI version '1.9'; allowed: 0.1, 0.2, 1.0, 1.1, 1.2, 1.3",
     ("-psci", "1.0@CPU_ON"): "'CPU_ON' is not call:NAME#N with N from 1",
-    ("-smccc", "1.4"): "unknown SMCCC version '1.4'; allowed: 1.0, 1.1, 1.2, 1.3",
+    ("-smccc", "1.7"): "unknown SMCCC version '1.7'; allowed: 1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6",
     ("-smccc", "1.2", "-host", "kvm-6.12"): "host kvm-6.12 does not offer SMCCC 1.2; it offers: 1.1",
     ("-smccc", "1.0", "-host", "qemu-7"): "host qemu-7 does not offer SMCCC 1.0; it offers: none",
     ("-fwreg", "STD_BNAP=1"): "unknown firmware register 'STD_BNAP'; did you mean STD_BMAP?",

@@ -228,7 +228,8 @@ def observed_ids(machine: Machine) -> list[int]:
 
 
 # Calls whose effect ends the guest's turn are compared by themselves, below.
-LEAVING: Final = frozenset({"CPU_SUSPEND", "CPU_OFF", "SYSTEM_OFF", "SYSTEM_RESET", "SYSTEM_SUSPEND", "SYSTEM_RESET2", "SYSTEM_OFF2"})
+SYSTEM: Final = frozenset({"SYSTEM_OFF", "SYSTEM_RESET", "SYSTEM_SUSPEND", "SYSTEM_RESET2", "SYSTEM_OFF2"})
+LEAVING: Final = SYSTEM | {"CPU_SUSPEND", "CPU_DEFAULT_SUSPEND", "CPU_OFF", "CPU_FREEZE"}
 
 
 def asked(machine: Machine) -> list[tuple[int, int]]:
