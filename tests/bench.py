@@ -1,6 +1,6 @@
 """`make bench`: the figures that the README quotes, as ratios of medians within one run.
 
-    python -m tests.bench [trap] [start]
+    python -m tests.bench [trap] [start] [linux]
 
 Machines are noisy, so nothing here passes or fails: variants take turns, and only ratios are worth quoting.
 """
@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 import unicorn
@@ -179,7 +180,47 @@ def start() -> None:
     print(f"process start to exit: {medians['psci-emu'] / medians['QEMU']:.2f} times QEMU's\n")
 
 
-_BENCHMARKS: Final = {"trap": trap, "start": start}
+_KERNEL: Final = Path(__file__).parent.parent / ".cache" / "kernels" / "Image"
+_LAST_PSCI_LINE: Final = b"psci: SMC Calling Convention"
+
+
+def linux() -> None:
+    """Compare process start to the kernel's last psci line with QEMU's, on the same kernel and command line."""
+    qemu = shutil.which("qemu-system-aarch64")
+    if qemu is None or not _KERNEL.exists():
+        print("Linux to its psci lines: needs qemu-system-aarch64 and `make kernels`\n")
+        return
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    kernel = ["-kernel", str(_KERNEL), "-append", "earlycon=pl011,0x9000000"]
+    commands = {
+        "psci-emu": [sys.executable, "-m", "emu", "run", "-host", "kvm-6.12", *kernel],
+        "QEMU": [qemu, "-M", "virt", "-cpu", "cortex-a57", "-accel", "tcg,thread=single", "-nographic", "-nic", "none", *kernel],
+    }
+    taken: dict[str, list[float]] = {name: [] for name in commands}
+    for _ in range(_ROUNDS):
+        for name, command in commands.items():
+            before = time.perf_counter()
+            _to_line(command, environment, _LAST_PSCI_LINE)
+            taken[name].append(time.perf_counter() - before)
+    medians = {name: statistics.median(seconds) for name, seconds in taken.items()}
+    for name, seconds in medians.items():
+        print(f"Linux to its last psci line, {name:<9} {seconds * 1000:6.0f} ms")
+    print(f"Linux to its last psci line: {medians['psci-emu'] / medians['QEMU']:.2f} times QEMU's\n")
+
+
+def _to_line(command: list[str], environment: dict[str, str], line: bytes) -> bytes:
+    with subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        printed = b""
+        while line not in printed:
+            more = os.read(process.stdout.fileno(), 1 << 16)
+            assert more, f"it ended after {printed[-200:]!r}"
+            printed += more
+        process.kill()
+    return printed
+
+
+_BENCHMARKS: Final = {"trap": trap, "start": start, "linux": linux}
 
 
 def main(names: list[str]) -> int:
