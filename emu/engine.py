@@ -52,23 +52,6 @@ CPU_MODELS: Final = {
     "max": arm64.UC_CPU_ARM64_MAX,
 }
 
-# Exceptions as the engine numbers them (Unicorn 2.1.4, qemu/target/arm/cpu.h).
-EXCP_UDEF: Final = 1
-EXCP_SWI: Final = 2
-EXCP_PREFETCH_ABORT: Final = 3
-EXCP_DATA_ABORT: Final = 4
-EXCP_BKPT: Final = 7
-EXCP_HVC: Final = 11
-EXCP_SMC: Final = 13
-
-EXCEPTION_NAMES: Final = {
-    EXCP_UDEF: "undefined instruction",
-    EXCP_SWI: "SVC",
-    EXCP_PREFETCH_ABORT: "prefetch abort",
-    EXCP_DATA_ABORT: "data abort",
-    EXCP_BKPT: "BRK",
-}
-
 _UNMAPPED: Final = {
     unicorn.UC_ERR_READ_UNMAPPED: "read from",
     unicorn.UC_ERR_WRITE_UNMAPPED: "write to",
@@ -229,7 +212,14 @@ class Engine:
     def exception_syndrome(self) -> tuple[int, int, int]:
         """Return (ESR, FAR, target exception level) of the exception whose callback is running."""
         library.uc_context_save(self.handle, self._scratch.context)
-        return self._syndrome.value, self._fault_address.value, self._target_el.value
+        return self._syndrome.value or self._daif_syndrome(), self._fault_address.value, self._target_el.value
+
+    def _daif_syndrome(self) -> int:
+        # The engine loses the syndrome of MSR DAIFSet and DAIFClr that EL0 may not execute (none is ever 0, since IL is set): EC 0x18,
+        # as for a trapped MSR (Arm ARM, ESR_ELx, "ISS encoding for an exception from MSR, MRS, or System instruction execution").
+        word = self.instruction_at(self.pc.get()) or 0
+        op1, crm, op2 = word >> 16 & 7, word >> 8 & 15, word >> 5 & 7
+        return 0x6200_0000 | op2 << 17 | op1 << 14 | 4 << 10 | 31 << 5 | crm << 1
 
     def _find_syndrome(self) -> tuple[ctypes.c_uint32, ctypes.c_uint64, ctypes.c_uint32]:
         # The API has no syndrome, but a context holds it: run one SVC and one BRK with known immediates and look where a

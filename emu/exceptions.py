@@ -9,6 +9,23 @@ from emu.outcome import GuestCrash
 from emu.registers import SCTLR_EL1, SPSR_EL1
 from firmware.abi import ENTRY_PSTATE, MASK32, MASK64
 
+# Exceptions as the engine numbers them (Unicorn 2.1.4, qemu/target/arm/cpu.h).
+EXCP_UDEF: Final = 1
+EXCP_SWI: Final = 2
+EXCP_PREFETCH_ABORT: Final = 3
+EXCP_DATA_ABORT: Final = 4
+EXCP_BKPT: Final = 7
+EXCP_HVC: Final = 11
+EXCP_SMC: Final = 13
+
+EXCEPTION_NAMES: Final = {
+    EXCP_UDEF: "undefined instruction",
+    EXCP_SWI: "SVC",
+    EXCP_PREFETCH_ABORT: "prefetch abort",
+    EXCP_DATA_ABORT: "data abort",
+    EXCP_BKPT: "BRK",
+}
+
 SYNCHRONOUS: Final = 0x000
 
 # Offsets within a vector table by where the exception comes from.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
+import textwrap
 import types
 from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple
@@ -17,9 +18,13 @@ from firmware.hosts.spec import SPEC
 from firmware.table import Constant, Function, Query, Service, is_offered
 
 _CODES: Final = {code.name: int(code) for family in (Psci, Smccc, Trng) for code in family}
-_CODE: Final = re.compile(r"\b(" + "|".join(sorted(_CODES, key=len, reverse=True)) + r")\b")
+# A name in brackets, as in "2 (ON_PENDING)", is a state and not a code.
+_CODE: Final = re.compile(r"(?<!\()\b(" + "|".join(sorted(_CODES, key=len, reverse=True)) + r")\b")
 _ARGUMENT: Final = re.compile(r"x(\d+) +(\S+) +(.+)")
+_CLAUSE_END: Final = re.compile(r"; |\. |\.$| \(")
 _DANGLING: Final = re.compile(r"[\s,;.:]*(\b(or|and|also)\b)?[\s,;.:]*$")
+
+_WIDTH: Final = 118
 
 # Columns that are told by themselves or say nothing about one function.
 _NOT_RULES: Final = frozenset({"name", "summary", "sources", "serves", "serves_0_1", "deviations", "latest", "versions"})
@@ -45,8 +50,11 @@ def explain(name: str, host: str | None = None) -> str:
     shown = tuple(HOSTS.values()) if host is None else (host_named(host),)
     config = configuration(SPEC)
     check_function_name(config, name)
-    found = [(service, row) for service, row in rows(config) if row.name == name]
-    parts = [f"{name}\n\n" + "\n\n".join(_form(service, row) for service, row in found)]
+    forms: dict[str, list[tuple[Service, Function]]] = {}
+    for service, row in rows(config):
+        if row.name == name:
+            forms.setdefault(_docstring(row), []).append((service, row))
+    parts = [name, *(_form(form) for form in forms.values())]
     parts.append("on the modelled hosts\n" + "\n".join(_indented(_on_host(each, name)) for each in shown))
     return "\n\n".join(parts)
 
@@ -54,31 +62,38 @@ def explain(name: str, host: str | None = None) -> str:
 # ---- the row
 
 
-def _form(service: Service, row: Function) -> str:
-    text = parse(row)
-    since = service.name if service.name.endswith(str(row.since)) else f"{service.name} {row.since}"
-    paragraphs = [f"{text.summary}", "  " + "\n  ".join([f"since        {since}", *_ids(service, row), f"presence     {text.presence}"])]
+def _form(form: list[tuple[Service, Function]]) -> str:
+    """Tell rows that share a handler: PSCI 0.1's and the standard's IDs of one function, or one row alone."""
+    standard = form[-1][1]
+    text = parse(standard)
+    heads = [line for service, row in form for line in _ids(service, row)]
+    paragraphs = [text.summary, "\n".join(["  " + head for head in heads] + [_wrapped("  presence   ", text.presence)])]
     if text.arguments:
-        paragraphs.append("  arguments\n" + "\n".join(f"    {_register(row, *argument)}" for argument in enumerate(text.arguments, 1)))
+        paragraphs.append("  arguments\n" + "\n".join(_argument(standard, *argument) for argument in enumerate(text.arguments, 1)))
     if text.results:
-        paragraphs.append(f"  returns\n    {text.results}")
-    codes = list(_codes(text.results))
+        paragraphs.append("  results\n" + _wrapped("    ", text.results))
+    codes = dict.fromkeys(_codes(text.results))
     if codes:
-        paragraphs.append("  codes\n" + "\n".join(f"    {code:<19} {_CODES[code]:>3}  {when}".rstrip() for code, when in codes))
+        paragraphs.append("  codes\n" + "\n".join(_wrapped(f"    {code:<19} {_CODES[code]:>3}  ", when) for code, when in codes))
     return "\n\n".join(paragraphs)
 
 
 def _ids(service: Service, row: Function) -> list[str]:
+    since = service.name if service.name.endswith(str(row.since)) else f"{service.name} {row.since}"
     if service.name == "PSCI 0.1":
-        return [f"function ID  {fid:#010x}, as this host's device tree says" for fid in row.fids]
+        return [f"{fid:#010x} is its ID in PSCI 0.1 alone, where the device tree tells the IDs" for fid in row.fids]
     forms = (("SMC32", row.fid32), ("SMC64", row.fid64))
-    return [f"{convention} ID     {fid:#010x}" for convention, fid in forms if fid is not None]
+    return [f"{fid:#010x} {convention}, since {since}" for convention, fid in forms if fid is not None]
 
 
-def _register(row: Function, number: int, argument: tuple[str, str]) -> str:
+def _argument(row: Function, number: int, argument: tuple[str, str]) -> str:
     name, meaning = argument
-    forms = [form for form, fid in ((f"w{number} (SMC32)", row.fid32), (f"x{number} (SMC64)", row.fid64)) if fid is not None]
-    return f"{name:<22} {', '.join(forms)}: {meaning}"
+    forms = [register for register, fid in ((f"w{number}", row.fid32), (f"x{number}", row.fid64)) if fid is not None]
+    return _wrapped(f"    {'/'.join(forms):<6} {name:<22} ", meaning)
+
+
+def _wrapped(head: str, text: str) -> str:
+    return textwrap.fill(text, _WIDTH, initial_indent=head, subsequent_indent=" " * len(head)) if text else head.rstrip()
 
 
 def parse(row: Function) -> Text:
@@ -110,11 +125,11 @@ def _behind(row: Function) -> Callable[..., Any]:
 
 
 def _codes(results: str) -> Iterable[tuple[str, str]]:
-    """Yield each return code that the results name, with the words that follow it."""
+    """Yield each return code that the results name, with the words that follow it up to the next one or the end of the clause."""
     named = list(_CODE.finditer(results))
-    for match, following in zip(named, [*named[1:], None], strict=True):
+    for match, following in zip(named, [*named[1:], None], strict=False):
         when = results[match.end() : None if following is None else following.start()]
-        yield match[0], _DANGLING.sub("", when).strip(" ,;.")
+        yield match[0], _DANGLING.sub("", _CLAUSE_END.split(when)[0]).strip(" ,")
 
 
 # ---- the hosts, by asking
@@ -122,10 +137,12 @@ def _codes(results: str) -> Iterable[tuple[str, str]]:
 
 def _on_host(host: Host, name: str) -> str:
     lines = [f"{host.name:<10} {_served(host, name)}"]
-    lines += [f"  {line}" for line in _rules(host, name)]
+    lines += [_wrapped("  ", line) for line in _rules(host, name)]
     for entry in host.deviations:
         if name in (entry.function, entry.discovery):
-            lines += [f"  {entry.discovery}({entry.function}) answers {entry.value}, other than its dispatch ({entry.cite})"]
+            lines.append(
+                _wrapped("  ", f"{entry.discovery}({entry.function}) answers {entry.value}, other than dispatch does ({entry.cite})")
+            )
     return "\n".join(lines)
 
 
@@ -178,7 +195,7 @@ def _rules(host: Host, name: str) -> list[str]:
             lines.append(f"{column}: {_in_words(own)} ({host.sources[column]})")
     truncates = name in host.truncates
     if truncates is not (name in SPEC.truncates) and any(row.fid32 is not None and row.args for row in _rows_named(host, name)):
-        lines.append(f"truncates: {'yes' if truncates else 'no, all 64 bits of an SMC32 argument count'} ({host.sources['truncates']})")
+        lines.append(f"truncates: {'yes' if truncates else 'no, an SMC32 call hands on whole X registers'} ({host.sources['truncates']})")
     return lines
 
 

@@ -14,8 +14,19 @@ from typing import Final
 
 from emu.board import Board
 from emu.devices.timer import VcpuTimers
-from emu.engine import EXCEPTION_NAMES, EXCP_DATA_ABORT, EXCP_PREFETCH_ABORT, EXCP_SWI, EXCP_UDEF, EngineError, UnmappedAccess
-from emu.exceptions import EC_SHIFT, EC_WFX, ESR_PC_ALIGNMENT, ESR_UNDEFINED, Exceptions
+from emu.engine import EngineError, UnmappedAccess
+from emu.exceptions import (
+    EC_SHIFT,
+    EC_WFX,
+    ESR_PC_ALIGNMENT,
+    ESR_UNDEFINED,
+    EXCEPTION_NAMES,
+    EXCP_DATA_ABORT,
+    EXCP_PREFETCH_ABORT,
+    EXCP_SWI,
+    EXCP_UDEF,
+    Exceptions,
+)
 from emu.limits import Limits
 from emu.observer import Audience, Observer
 from emu.outcome import Ended, ExitCode, GuestCrash, Outcome
@@ -200,7 +211,7 @@ class Machine:
         esr, far, target_el = self.engine.exception_syndrome()
         if pc % 4:
             self._take(EXCP_PREFETCH_ABORT, ESR_PC_ALIGNMENT, pc, pc)
-        elif number == EXCP_UDEF and esr >> EC_SHIFT == EC_WFX:
+        elif number == EXCP_UDEF and esr >> EC_SHIFT == EC_WFX and target_el > 1:  # not SCTLR_EL1's trap, which is the guest's
             self.engine.pc.set(pc + 4)
             self._wait_for_interrupt()
         elif number == EXCP_UDEF and self.engine.instruction_at(pc) == HLT_SEMIHOSTING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, TextIO
 
-from emu.engine import EXCEPTION_NAMES, EXCP_SWI
+from emu.exceptions import EXCEPTION_NAMES, EXCP_SWI
 from emu.machine import Machine
 from emu.observer import Observer
 from emu.trace import Text

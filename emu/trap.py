@@ -14,7 +14,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-from emu.engine import EXCP_HVC, EXCP_SMC, Engine
+from emu.engine import Engine
+from emu.exceptions import EXCP_HVC, EXCP_SMC
 from emu.registers import REGISTERS, SCTLR_EL1, library
 from emu.scheduler import TRAP_NS, Clock
 from firmware.abi import MASK64, PowerState

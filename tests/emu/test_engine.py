@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from emu.engine import CPU_MODELS, EXCP_BKPT, EXCP_HVC, EXCP_SMC, EXCP_SWI, EXCP_UDEF, Engine, UnmappedAccess
+from emu.engine import CPU_MODELS, Engine, UnmappedAccess
+from emu.exceptions import EXCP_BKPT, EXCP_HVC, EXCP_SMC, EXCP_SWI, EXCP_UDEF
 from emu.memory import Region
 from tests.emu.programs import (
     NOP,

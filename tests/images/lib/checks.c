@@ -15,6 +15,7 @@
 
 #define EC_SHIFT                26
 #define EC_FETCH_ABORT          0x20u
+#define EC_PC_ALIGNMENT         0x22u
 #define EC_DATA_ABORT           0x24u
 
 const char fetch[1];
@@ -29,11 +30,19 @@ static const struct origin {
     { EL1H, "EL1h", PSTATE_FLAGS | PSTATE_DAIF | PSTATE_EL1H, VECTOR_SP_ELX },
 };
 
+static bool is_abort(uint32_t esr)
+{
+    return esr >> EC_SHIFT == EC_FETCH_ABORT || esr >> EC_SHIFT == EC_DATA_ABORT;
+}
+
+static bool has_far(uint32_t esr)
+{
+    return is_abort(esr) || esr >> EC_SHIFT == EC_PC_ALIGNMENT;
+}
+
 static uint32_t esr_from(enum from from, uint32_t esr)
 {
-    uint32_t ec = esr >> EC_SHIFT;
-
-    return from != EL0 && (ec == EC_FETCH_ABORT || ec == EC_DATA_ABORT) ? esr + (1u << EC_SHIFT) : esr;
+    return from != EL0 && is_abort(esr) ? esr + (1u << EC_SHIFT) : esr;
 }
 
 struct compared {
@@ -55,7 +64,7 @@ static void run_from(const char *place, const struct check *check, const struct 
         { "elr", taken->elr, code + check->back },
         { "spsr", taken->spsr, origin->pstate },
         { "vector", taken->vector, origin->vector },
-        { "far", check->has_far ? taken->far : far, far },
+        { "far", has_far(check->esr) ? taken->far : far, far },
         { "the vector's pstate", taken->pstate, PSTATE_DAIF | PSTATE_EL1H },
         { "sp_el0", taken->sp_el0, SP_EL0_MARK },
         { "x0", taken->x0, check->x0 },

@@ -47,8 +47,7 @@ struct check {
     const char *code;
     uint64_t x0;
     uint32_t back;          /* how far into the code ELR_EL1 points */
-    bool has_far;           /* of aborts: FAR_EL1 is x0 + far_offset */
-    uint32_t far_offset;
+    uint32_t far_offset;    /* of aborts: how far behind x0 FAR_EL1 points */
 };
 
 /* Run a check from each of its places and report each as "PLACE: EL: NAME". */

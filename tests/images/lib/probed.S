@@ -35,8 +35,9 @@ probed_code:
 
     piece   mrs_ctr, mrs x5, ctr_el0
     piece   mrs_daif, mrs x6, daif
-    piece   msr_daif, msr daif, x6
+    piece   msr_daif, msr daif, xzr
     piece   msr_daifset, msr daifset, #0xf
+    piece   msr_daifclr, msr daifclr, #0x2
     piece   dc_zva, dc zva, x0
     piece   dc_cvau, dc cvau, x0
     piece   ic_ivau, ic ivau, x0
@@ -88,9 +89,10 @@ flags_survive:                      /* x2: 1 if NZCV was the same behind each ex
     svc     #1
     b.ne    1f
     b.lo    1f
-    cmn     x0, x0
+    subs    xzr, x2, #1
     brk     #2
     b.eq    1f
+    b.hs    1f
     mov     x2, #1
 1:  svc     #0xd01e
 
