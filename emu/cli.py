@@ -34,7 +34,7 @@ _STDIO = ("stdio", "mon:stdio")  # the latter is what QEMU's -nographic means; t
 _OUTPUT_ERRORS = (errno.ENOSPC, errno.EIO, errno.EBADF, errno.EFBIG)
 
 # Commands that are planned; named here so that their refusal can name them.
-_PLANNED = ("explain", "probe", "snapshot", "migrate", "matrix", "lint", "fuzz")
+_PLANNED = ("probe", "snapshot", "migrate", "matrix", "lint", "fuzz")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -292,6 +292,18 @@ def _write_file(path: Path, content: bytes) -> None:
 # ---- lists
 
 
+def _add_explain_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="a function (psci-emu functions)")
+    parser.add_argument("--host", metavar="NAME", help="one host alone; default all")
+
+
+def _explain(options: argparse.Namespace) -> int:
+    from emu.explain import explain  # noqa: PLC0415  as below
+
+    print(explain(options.name, options.host))
+    return ExitCode.OK
+
+
 def _add_replay_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("trace", type=Path, metavar="F", help="what --trace wrote")
     parser.add_argument("--host", metavar="NAME", help="ask another host the same")
@@ -341,6 +353,7 @@ _COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], Callable[[
     "run": (add_run_options, run, "run a guest"),
     "regs": (add_firmware_options, lambda options: _lists().regs(_choices(options)), "list a host's firmware registers"),
     "functions": (add_firmware_options, lambda options: _lists().functions(_choices(options)), "list the functions and who serves them"),
+    "explain": (_add_explain_options, _explain, "tell all about a function, and how the hosts differ"),
     "hosts": (lambda _parser: None, lambda _options: _lists().hosts(), "list the modelled hosts"),
     "guests": (_add_guest_name, lambda options: _lists().guests(options.name), "list the guests that come along"),
     "replay": (_add_replay_options, _replay, "play a recorded run to a fresh firmware, or to another host"),

@@ -283,7 +283,7 @@ class Machine:
         vcpu.ready_ns = self.clock.now_ns
         entry = None
         if wait is Wait.CPU_SUSPEND:
-            entry = self._event(Woken(index)).entry
+            entry = self._event(Woken(index, self.clock.now_ns)).entry
         elif wait is Wait.SYSTEM_SUSPEND:
             self._event(MpState(index, MpStateValue.RUNNABLE))
             entry, vcpu.resume = vcpu.resume, None

@@ -253,7 +253,7 @@ def event_of(line: Other) -> Event:
         case "Enter":
             return EnterEvent(line.vcpu)
         case "Woken":
-            return Woken(line.vcpu)
+            return Woken(line.vcpu, line.t)
         case "MpState":
             return MpState(line.vcpu, MpStateValue[line.state or "RUNNABLE"])
         case "Reset":

@@ -57,7 +57,10 @@ SMCCC_1_0: Final = Version(1, 0)
 SMCCC_1_1: Final = Version(1, 1)
 SMCCC_1_2: Final = Version(1, 2)
 SMCCC_1_3: Final = Version(1, 3)
-SMCCC_VERSIONS: Final = (SMCCC_1_0, SMCCC_1_1, SMCCC_1_2, SMCCC_1_3)
+SMCCC_1_4: Final = Version(1, 4)
+SMCCC_1_5: Final = Version(1, 5)
+SMCCC_1_6: Final = Version(1, 6)
+SMCCC_VERSIONS: Final = (SMCCC_1_0, SMCCC_1_1, SMCCC_1_2, SMCCC_1_3, SMCCC_1_4, SMCCC_1_5, SMCCC_1_6)
 
 
 class Psci(enum.IntEnum):

@@ -15,10 +15,12 @@ from firmware import fwregs
 from firmware.abi import MASK32, PSCI_0_1, Version
 from firmware.entropy import Entropy
 from firmware.errors import RegisterError, UserError, unknown
+from firmware.general import STANDARD_SECURE
 from firmware.host import Call, Config, Host
 from firmware.power import Power, PowerSnapshot
 from firmware.psci import PSCI
 from firmware.psci_0_1 import PSCI_0_1_IDS
+from firmware.psci_optional import PSCI_OPTIONAL
 from firmware.pv_time import PV_TIME
 from firmware.smccc import SMCCC
 from firmware.table import Function, Live, Service, Tables, build, encode, with_hints
@@ -26,7 +28,7 @@ from firmware.trap import NOTHING, Access, Enter, EntryState, Event, MpState, Re
 from firmware.trng import TRNG
 from firmware.vendor_hyp import VENDOR_HYP
 
-SERVICES: Final[tuple[Service, ...]] = (PSCI_0_1_IDS, PSCI, SMCCC, TRNG, PV_TIME, VENDOR_HYP)
+SERVICES: Final[tuple[Service, ...]] = (PSCI_0_1_IDS, PSCI, PSCI_OPTIONAL, SMCCC, TRNG, PV_TIME, VENDOR_HYP, STANDARD_SECURE)
 
 _STATUSES: Final = 16
 
@@ -36,7 +38,7 @@ class FirmwareState:
     """What a call, an event or a register write may change.
 
     version, psci_0_2, bitmaps  the registers' values
-    power                       power states and pending entries
+    power                       power states, pending entries, and what PSCI remembers beside them
     entropy                     seed and position
     clock_ns                    virtual time of the latest trap
     has_run                     whether any vCPU has been entered
@@ -86,7 +88,7 @@ class Firmware:
             case Access():
                 return _entering(self.power.access(event.vcpu))
             case Woken():
-                return _entering(self.power.wake(event.vcpu))
+                return _entering(self.power.wake(event.vcpu, event.time_ns))
             case MpState():
                 self.power.set_mp_state(event.vcpu, event.state)
                 return NOTHING

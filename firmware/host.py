@@ -106,6 +106,7 @@ class Host:
     workarounds_at_el2: bool  # HVC of ARCH_WORKAROUND_n is answered in front of the dispatcher, and nowhere else
     workaround_answers: Mapping[str, Callable[[Mitigations], int]]  # ARCH_FEATURES(ARCH_WORKAROUND_n)
     soc_id: tuple[int, int] | None  # SoC version and revision
+    soc_name: str  # ASCII, up to 135 characters; where there is a soc_id and SMCCC 1.6
     trng_uuid: tuple[int, int, int, int]
     trng_zero_bits: bool  # a request for no bits succeeds
 

@@ -1,6 +1,6 @@
-"""Each vCPU's PSCI state, and the only code that changes it.
+"""PSCI's state, each vCPU's and the whole VM's, and the only code that changes it.
 
-1. Nothing outside this file assigns a power state or a pending entry.
+1. Nothing outside this file assigns a power state, a pending entry, or anything else that a snapshot holds.
 2. This file knows neither hosts, nor function IDs, nor return codes.
 3. A pending entry is applied once: by `enter`, by `access` or by `wake`, whichever comes first.
 """
@@ -16,15 +16,44 @@ from firmware.trap import EntryState, MpStateValue, Runnable
 _COMPARED_FIELDS: Final = tuple(~sum(AFFINITY_FIELDS[:level]) for level in range(len(AFFINITY_FIELDS)))
 
 
+# How many different power_states are counted for each vCPU: a platform has a handful, a guest could invent a great many.
+_COUNTED_POWER_STATES: Final = 256
+
+
+class Suspension(NamedTuple):
+    """A vCPU's sleep under way: the power_state it asked for, and since when."""
+
+    power_state: int
+    since_ns: int
+
+
+class Statistics(NamedTuple):
+    """How often a vCPU has slept in a power_state, and for how long in all."""
+
+    times: int = 0
+    residency_ns: int = 0
+
+
 class PowerSnapshot(NamedTuple):
-    """The power states and pending entries, one of each per vCPU."""
+    """Everything `Power` holds.
+
+    states, pending   power state and pending entry of each vCPU
+    suspensions       each vCPU's sleep that will be counted, None where there is none
+    statistics        (vcpu, power_state) with its statistics, in ascending order
+    os_initiated      the suspend mode
+    memory_protected  what MEM_PROTECT was last told
+    """
 
     states: tuple[PowerState, ...]
     pending: tuple[EntryState | None, ...]
+    suspensions: tuple[Suspension | None, ...] = ()
+    statistics: tuple[tuple[tuple[int, int], Statistics], ...] = ()
+    os_initiated: bool = False
+    memory_protected: bool = False
 
 
 class Power:
-    """Guard the PSCI state of every vCPU.
+    """Guard the PSCI state of every vCPU, and what PSCI remembers of the whole VM.
 
     mpidrs  affinity fields of each vCPU's MPIDR_EL1, by vCPU index; all different
     """
@@ -34,6 +63,10 @@ class Power:
         self._index = {mpidr: vcpu for vcpu, mpidr in enumerate(mpidrs)}
         self.states: list[PowerState] = []
         self._pending: list[EntryState | None] = []
+        self._suspensions: list[Suspension | None] = []
+        self._statistics: dict[tuple[int, int], Statistics] = {}
+        self.os_initiated = False
+        self.memory_protected = False
         self.reset()
 
     # ---- questions
@@ -50,8 +83,28 @@ class Power:
         compared = _COMPARED_FIELDS[lowest_affinity_level]
         return [self.states[vcpu] for vcpu, mpidr in enumerate(self.mpidrs) if not (mpidr ^ target_affinity) & compared]
 
+    def vcpus_of(self, target_affinity: int, level: int) -> list[int]:
+        """Return an affinity instance's vCPUs; fields below the level are ignored."""
+        compared = _COMPARED_FIELDS[level]
+        return [vcpu for vcpu, mpidr in enumerate(self.mpidrs) if not (mpidr ^ target_affinity) & compared]
+
     def others_off(self, vcpu: int) -> bool:
         return all(state is PowerState.OFF for other, state in enumerate(self.states) if other != vcpu)
+
+    def others_started(self, vcpu: int) -> bool:
+        return all(state is not PowerState.OFF for other, state in enumerate(self.states) if other != vcpu)
+
+    def is_last_running(self, vcpu: int, level: int) -> bool:
+        """Say whether no other vCPU of this one's affinity instance at a level runs or is about to."""
+        others = (other for other in self.vcpus_of(self.mpidrs[vcpu], level) if other != vcpu)
+        return not any(self.states[other] in (PowerState.ON, PowerState.ON_PENDING) for other in others)
+
+    def has_lost_its_state(self, vcpu: int) -> bool:
+        """Say whether a vCPU sleeps in a powerdown state: it will wake up at an entry point."""
+        return self.states[vcpu] is PowerState.SUSPENDED and self._pending[vcpu] is not None
+
+    def statistics(self, vcpu: int, power_state: int) -> Statistics:
+        return self._statistics.get((vcpu, power_state), Statistics())
 
     # ---- what calls do
 
@@ -68,12 +121,22 @@ class Power:
     def stop_all(self) -> None:
         """Stop every vCPU; entries that are pending stay so."""
         self.states = [PowerState.OFF] * len(self.mpidrs)
+        self._suspensions = [None] * len(self.mpidrs)
 
-    def suspend(self, vcpu: int, entry: EntryState | None) -> None:
-        """Put the caller to sleep; with `entry` it lost its state and wakes up there."""
+    def suspend(self, vcpu: int, entry: EntryState | None, counted: Suspension | None = None) -> None:
+        """Put the caller to sleep; with `entry` it lost its state and wakes up there. `counted` goes into the statistics."""
         self.states[vcpu] = PowerState.SUSPENDED
+        self._suspensions[vcpu] = counted
         if entry is not None:
             self._pending[vcpu] = entry
+
+    def set_suspend_mode(self, os_initiated: bool) -> None:
+        self.os_initiated = os_initiated
+
+    def protect_memory(self, enable: bool) -> bool:
+        """Set memory protection; return what it was."""
+        before, self.memory_protected = self.memory_protected, enable
+        return before
 
     # ---- what events do
 
@@ -88,15 +151,26 @@ class Power:
         entry, self._pending[vcpu] = self._pending[vcpu], None
         return entry
 
-    def wake(self, vcpu: int) -> EntryState | None:
-        """End SUSPENDED; hand out the entry of a vCPU that lost its state."""
+    def wake(self, vcpu: int, time_ns: int = 0) -> EntryState | None:
+        """End SUSPENDED and count it; hand out the entry of a vCPU that lost its state."""
         if self.states[vcpu] is not PowerState.SUSPENDED:
             return None
         self.states[vcpu] = PowerState.ON
+        suspension, self._suspensions[vcpu] = self._suspensions[vcpu], None
+        if suspension is not None:
+            self._count(vcpu, suspension, time_ns)
         return self.access(vcpu)
 
+    def _count(self, vcpu: int, suspension: Suspension, time_ns: int) -> None:
+        key = (vcpu, suspension.power_state)
+        if key not in self._statistics and sum(counted == vcpu for counted, _ in self._statistics) >= _COUNTED_POWER_STATES:
+            return
+        times, residency_ns = self.statistics(*key)
+        self._statistics[key] = Statistics(times + 1, residency_ns + max(0, time_ns - suspension.since_ns))
+
     def set_mp_state(self, vcpu: int, state: MpStateValue) -> None:
-        """Do as KVM_SET_MP_STATE; a pending entry is neither applied nor dropped."""
+        """Do as KVM_SET_MP_STATE; a pending entry is neither applied nor dropped, and no sleep is counted."""
+        self._suspensions[vcpu] = None
         if state is MpStateValue.STOPPED:
             self.states[vcpu] = PowerState.OFF
         elif state is MpStateValue.SUSPENDED:
@@ -105,15 +179,29 @@ class Power:
             self.states[vcpu] = PowerState.ON if self._pending[vcpu] is None else PowerState.ON_PENDING
 
     def reset(self) -> None:
+        """Be as at power-on, but for memory protection: it is there for what a reset would otherwise leave behind."""
         self.stop_all()
         self.states[0] = PowerState.ON
         self._pending = [None] * len(self.mpidrs)
+        self._statistics = {}
+        self.os_initiated = False
 
     # ---- snapshot
 
     def snapshot(self) -> PowerSnapshot:
-        return PowerSnapshot(tuple(self.states), tuple(self._pending))
+        return PowerSnapshot(
+            tuple(self.states),
+            tuple(self._pending),
+            tuple(self._suspensions),
+            tuple(sorted(self._statistics.items())),
+            self.os_initiated,
+            self.memory_protected,
+        )
 
     def restore(self, snapshot: PowerSnapshot) -> None:
         self.states = list(snapshot.states)
         self._pending = list(snapshot.pending)
+        self._suspensions = list(snapshot.suspensions) or [None] * len(self.mpidrs)
+        self._statistics = dict(snapshot.statistics)
+        self.os_initiated = snapshot.os_initiated
+        self.memory_protected = snapshot.memory_protected

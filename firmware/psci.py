@@ -6,11 +6,11 @@ state. What a host does otherwise is a rule in one of its columns; the rules sta
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from firmware.abi import (
     AFFINITY_MASK,
-    ENTRY_PSTATE,
     HIGHEST_AFFINITY_LEVEL,
     MASK32,
     PSCI_0_1,
@@ -22,24 +22,16 @@ from firmware.abi import (
     Psci,
 )
 from firmware.host import Call, Config, Result, returns
-from firmware.table import Constant, Function, Query, Service, discovered
+from firmware.psci_suspend import cpu_suspend, cpu_suspend_features, entry_state
+from firmware.table import Constant, Discovery, Function, Handler, Query, Service, discovered
 from firmware.trap import (
     RESET_FLAG_PSCI_RESET2,
     SHUTDOWN_FLAG_PSCI_OFF2,
-    EntryState,
     Resume,
     SystemEvent,
     SystemEventType,
 )
 
-# DEN 0022, CPU_SUSPEND, power_state: bits that should be zero and the StateType bit, in the two formats.
-_ORIGINAL_SBZ: Final = 0xFCFE_0000
-_ORIGINAL_POWERDOWN: Final = 0x0001_0000
-_EXTENDED_SBZ: Final = 0xB000_0000
-_EXTENDED_POWERDOWN: Final = 0x4000_0000
-
-# PSCI_FEATURES(CPU_SUSPEND) bit 1: extended StateID format.
-_FEATURE_EXTENDED_STATE_ID: Final = 0x2
 # PSCI_FEATURES(SYSTEM_OFF2) bit 0: HIBERNATE_OFF.
 _FEATURE_HIBERNATE_OFF: Final = 0x1
 
@@ -97,44 +89,12 @@ def only_affinity_level_0(call: Call, target_affinity: int, lowest_affinity_leve
     return every_affinity_level(call, target_affinity, 0)
 
 
-def suspend_is_wfi(call: Call) -> Result:
-    """Wait for an event and return; power_state, entry point and context are not looked at (KVM)."""
-    call.power.suspend(call.vcpu, None)
-    return Result((Psci.SUCCESS,), Resume.WAIT)
-
-
-def suspend_is_wfi_without_levels(call: Call) -> Result:
-    """Wait for an event; refuse any power_state but a StateID (QEMU target/arm/psci.c: no affinity levels, no powerdown)."""
-    if call.args[0] & 0xFFFE_0000:
-        return returns(Psci.INVALID_PARAMETERS)
-    return suspend_is_wfi(call)
-
-
-def suspend_as_asked(call: Call) -> Result:
-    """Suspend as power_state asks: standby returns, powerdown comes back at the entry point."""
-    power_state, entry_point_address, context_id = call.args
-    sbz, powerdown = (_EXTENDED_SBZ, _EXTENDED_POWERDOWN) if call.host.extended_state_id else (_ORIGINAL_SBZ, _ORIGINAL_POWERDOWN)
-    if power_state & sbz:
-        return returns(Psci.INVALID_PARAMETERS)
-    if not power_state & powerdown:
-        return suspend_is_wfi(call)
-    refusal = call.host.entry_rule(call, entry_point_address)
-    if refusal is not None:
-        return returns(refusal)
-    call.power.suspend(call.vcpu, _entry(call, entry_point_address, context_id))
-    return Result(None, Resume.WAIT)
-
-
 # ---- what handlers share
 
 
 def _visible_state(call: Call, vcpu: int) -> PowerState:
     state = call.power.states[vcpu]
     return call.host.pending_seen_as if state is PowerState.ON_PENDING else state
-
-
-def _entry(call: Call, entry_point_address: int, context_id: int) -> EntryState:
-    return EntryState(entry_point_address, context_id, ENTRY_PSTATE, call.big_endian and call.host.inherits_endianness)
 
 
 def _leave(call: Call, event: SystemEventType, flags: int = 0, *, padded: bool = True) -> Result:
@@ -153,22 +113,6 @@ def psci_version(config: Config) -> Result:
     Returns major in bits 30:16, minor in bits 15:0.
     """
     return returns(config.version.word)
-
-
-def cpu_suspend(call: Call) -> Result:
-    """Suspend the caller (DEN 0022, CPU_SUSPEND).
-
-    Presence: mandatory from 0.2. Convention: SMC32 and SMC64.
-    x1  power_state          32 bits, original or extended StateID format
-    x2  entry_point_address  where a powerdown state resumes; ignored for standby
-    x3  context_id           what x0 then holds
-    Returns SUCCESS after standby; INVALID_PARAMETERS for a power_state the host refuses, INVALID_ADDRESS for a bad entry.
-    """
-    return call.host.suspend_rule(call)
-
-
-def cpu_suspend_features(config: Config, _vcpu: int) -> int:
-    return _FEATURE_EXTENDED_STATE_ID if config.host.extended_state_id else 0
 
 
 def cpu_off(call: Call) -> Result:
@@ -191,8 +135,8 @@ def cpu_on(call: Call) -> Result:
     x1  target_cpu           MPIDR affinity fields, all other bits zero
     x2  entry_point_address  where it starts, with the MMU off and the caller's endianness
     x3  context_id           what its x0 then holds
-    Returns SUCCESS, INVALID_PARAMETERS for no such CPU, INVALID_ADDRESS for a bad entry, ALREADY_ON, or ON_PENDING; below
-    0.2, which has neither of the last two, INVALID_PARAMETERS.
+    Returns SUCCESS, INVALID_PARAMETERS for no such CPU, INVALID_ADDRESS for a bad entry, ALREADY_ON for a CPU that is on,
+    ON_PENDING for one that is starting; INVALID_PARAMETERS for a bad entry below 1.0, and for the last two below 0.2.
     """
     target_cpu, entry_point_address, context_id = call.args
     vcpu = call.power.find(target_cpu)
@@ -206,7 +150,7 @@ def cpu_on(call: Call) -> Result:
         if call.config.offered == PSCI_0_1:
             return returns(Psci.INVALID_PARAMETERS)
         return returns(Psci.ON_PENDING if state is PowerState.ON_PENDING else Psci.ALREADY_ON)
-    return returns(Psci.SUCCESS, call.power.start(vcpu, _entry(call, entry_point_address, context_id)))
+    return returns(Psci.SUCCESS, call.power.start(vcpu, entry_state(call, entry_point_address, context_id)))
 
 
 def affinity_info(call: Call) -> Result:
@@ -335,9 +279,17 @@ def system_off2_features(_config: Config, _vcpu: int) -> int:
     return _FEATURE_HIBERNATE_OFF
 
 
+def psci_features(config: Config, discovery: Discovery) -> Mapping[int, Result | Handler]:
+    """Say whether a function is implemented, and its features (DEN 0022, PSCI_FEATURES).
+
+    Presence: mandatory from 1.0. Convention: SMC32.
+    x1  psci_func_id  32 bits: a PSCI function ID, or SMCCC_VERSION's
+    Returns the function's feature flags, 0 where it has none, or NOT_SUPPORTED.
+    """
+    return discovered("PSCI_FEATURES")(config, discovery)
+
+
 # ---- the rows
-#
-# PSCI_FEATURES: presence mandatory from 1.0, SMC32. x1 psci_func_id. Returns NOT_SUPPORTED, or the function's feature flags.
 
 # fmt: off
 ROWS: Final = (
@@ -357,7 +309,7 @@ ROWS: Final = (
              present=has_trusted_os, result="word"),
     Function("SYSTEM_OFF",          0x8400_0008, None,        PSCI_0_2, system_off),
     Function("SYSTEM_RESET",        0x8400_0009, None,        PSCI_0_2, system_reset),
-    Function("PSCI_FEATURES",       0x8400_000A, None,        PSCI_1_0, Query(discovered("PSCI_FEATURES")),
+    Function("PSCI_FEATURES",       0x8400_000A, None,        PSCI_1_0, Query(psci_features),
              ("psci_func_id",), result="features"),
     Function("SYSTEM_SUSPEND",      0x8400_000E, 0xC400_000E, PSCI_1_0, system_suspend,
              ("entry_point_address", "context_id"), present=system_suspend_present),

@@ -9,7 +9,8 @@ from typing import Final
 
 from firmware.abi import PSCI_0_1, Version
 from firmware.host import Config
-from firmware.psci import cpu_off, cpu_on, cpu_suspend, has_trusted_os, migrate
+from firmware.psci import cpu_off, cpu_on, has_trusted_os, migrate
+from firmware.psci_suspend import cpu_suspend
 from firmware.table import Function, Service
 
 

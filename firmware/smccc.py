@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from firmware.abi import MASK32, SMCCC_1_1, SMCCC_1_2, Smccc
+from firmware.abi import MASK32, MASK64, SMCCC_1_1, SMCCC_1_2, SMCCC_1_5, SMCCC_1_6, Smccc
 from firmware.host import Call, Config, Mitigations, Result, returns
 from firmware.table import Constant, Discovery, Function, Handler, Query, Service, discovered
 
@@ -31,6 +31,13 @@ def spectre_v4_not_required(mitigations: Mitigations) -> int:
 
 def _needed_or_unaffected(state: str) -> int:
     return {"mitigated": 0, "unaffected": 1, "vulnerable": Smccc.NOT_SUPPORTED}[state]
+
+
+# DEN 0028, SMCCC_ARCH_SOC_ID: the name fills x1 to x17.
+_SOC_NAME_BYTES: Final = 136
+
+# DEN 0028, SMCCC_ARCH_FEATURE_AVAILABILITY: op0 to op2 of SCR_EL3, CPTR_EL3, MDCR_EL3 and MPAM3_EL3, placed as in MRS (TF-A arch.h).
+_FEATURE_REGISTERS: Final = (0x1E_1100, 0x1E_1140, 0x1E_1320, 0x1E_A500)
 
 
 # ---- answers
@@ -74,9 +81,47 @@ def soc_id(config: Config, _discovery: Discovery) -> Mapping[int, Result | Handl
     return {0: returns(version), 1: returns(revision)}
 
 
+def soc_id_and_name(config: Config, discovery: Discovery) -> Mapping[int, Result | Handler]:
+    """Identify the SoC, also by name (DEN 0028, SMCCC_ARCH_SOC_ID).
+
+    Presence: optional from 1.6. Convention: SMC64.
+    x1  SoC_ID_type  32 bits: 0 SoC version, 1 SoC revision, as in the SMC32 form, 2 SoC name
+    Returns the value; SUCCESS and the name in x1 to x17, ASCII in little-endian order, padded with zeros to 136 bytes (TF-A
+    services/arm_arch_svc, smccc_arch_id); INVALID_PARAMETER for another type.
+    """
+    name = config.host.soc_name.encode("ascii")
+    assert len(name) < _SOC_NAME_BYTES
+    padded = name.ljust(_SOC_NAME_BYTES, b"\0")
+    words = (int.from_bytes(padded[offset : offset + 8], "little") for offset in range(0, _SOC_NAME_BYTES, 8))
+    return {**soc_id(config, discovery), 2: Result((Smccc.SUCCESS, *words))}
+
+
+def has_soc_id(config: Config) -> bool:
+    return config.host.soc_id is not None
+
+
+def arch_feature_availability(_config: Config, _discovery: Discovery) -> Mapping[int, Result | Handler]:
+    """Say which features the firmware lets the caller use (DEN 0028, SMCCC_ARCH_FEATURE_AVAILABILITY).
+
+    Presence: optional from 1.5. Convention: SMC64.
+    x1  feat_reg  64 bits, a register's opcode: SCR_EL3 0x1E1100, CPTR_EL3 0x1E1140, MDCR_EL3 0x1E1320, MPAM3_EL3 0x1EA500
+    Returns SUCCESS and the features' bits in x1, or INVALID_PARAMETER for another register. Ours enables none: all bits are 0.
+    """
+    return {opcode: Result((Smccc.SUCCESS, 0)) for opcode in _FEATURE_REGISTERS}
+
+
+def smccc_arch_features(config: Config, discovery: Discovery) -> Mapping[int, Result | Handler]:
+    """Say whether an Arm Architecture function is implemented (DEN 0028, SMCCC_ARCH_FEATURES).
+
+    Presence: mandatory from 1.1. Convention: SMC32.
+    x1  arch_func_id  32 bits
+    Returns SUCCESS, what the function itself defines, or NOT_SUPPORTED. A workaround's answers are 0, needed on this PE, or 1,
+    this PE is unaffected; workaround 2 has NOT_REQUIRED where nothing is left for the guest to do.
+    """
+    return discovered("SMCCC_ARCH_FEATURES")(config, discovery)
+
+
 # ---- the rows
-#
-# SMCCC_ARCH_FEATURES: presence mandatory from 1.1, SMC32. x1 arch_func_id. Returns NOT_SUPPORTED, or what the function says.
 
 _BOTH: Final = ("PSCI_FEATURES", "SMCCC_ARCH_FEATURES")
 
@@ -84,10 +129,14 @@ _BOTH: Final = ("PSCI_FEATURES", "SMCCC_ARCH_FEATURES")
 ROWS: Final = (
     #        name                       fid32        fid64  since      answer
     Function("SMCCC_VERSION",           0x8000_0000, None,  SMCCC_1_1, Constant(smccc_version), discovered_by=_BOTH, result="version"),
-    Function("SMCCC_ARCH_FEATURES",     0x8000_0001, None,  SMCCC_1_1, Query(discovered("SMCCC_ARCH_FEATURES")),
+    Function("SMCCC_ARCH_FEATURES",     0x8000_0001, None,  SMCCC_1_1, Query(smccc_arch_features),
              ("arch_func_id",), result="arch_features"),
     Function("SMCCC_ARCH_SOC_ID",       0x8000_0002, None,  SMCCC_1_2, Query(soc_id, Smccc.INVALID_PARAMETER, MASK32),
-             ("SoC_ID_type",), present=lambda config: config.host.soc_id is not None, result="arch_features"),
+             ("SoC_ID_type",), present=has_soc_id, result="arch_features"),
+    Function("SMCCC_ARCH_SOC_ID",       None,  0xC000_0002,  SMCCC_1_6, Query(soc_id_and_name, Smccc.INVALID_PARAMETER, MASK32),
+             ("SoC_ID_type",), present=has_soc_id, result="arch_features"),
+    Function("SMCCC_ARCH_FEATURE_AVAILABILITY", None, 0xC000_0003, SMCCC_1_5,
+             Query(arch_feature_availability, Smccc.INVALID_PARAMETER, MASK64), ("feat_reg",), result="arch_features"),
     Function("SMCCC_ARCH_WORKAROUND_3", 0x8000_3FFF, None,  SMCCC_1_1, workaround,
              features=_workaround_features("SMCCC_ARCH_WORKAROUND_3"), result="none"),
     Function("SMCCC_ARCH_WORKAROUND_2", 0x8000_7FFF, None,  SMCCC_1_1, workaround, ("enable",),

@@ -60,9 +60,13 @@ class Access(NamedTuple):
 
 
 class Woken(NamedTuple):
-    """A wake-up event reached a vCPU that waits in CPU_SUSPEND."""
+    """A wake-up event reached a vCPU that waits in CPU_SUSPEND.
+
+    time_ns  virtual time, nanoseconds since power-on
+    """
 
     vcpu: int
+    time_ns: int = 0
 
 
 class MpState(NamedTuple):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from firmware.abi import MASK32, MASK64, Trng, Version
 from firmware.host import Call, Config, Result, returns
-from firmware.table import Constant, Function, Query, Service, discovered
+from firmware.table import Constant, Discovery, Function, Handler, Query, Service, discovered
 
 TRNG_1_0: Final = Version(1, 0)
 
@@ -62,8 +63,15 @@ def _rnd(call: Call, register_bits: int) -> Result:
     return Result((Trng.SUCCESS, *(entropy >> shift * register_bits & mask for shift in (2, 1, 0))))
 
 
-# TRNG_FEATURES: presence mandatory, SMC32. x1 trng_func_id. Returns 0, or NOT_SUPPORTED. Where the host does not truncate, all of
-# x1 is compared (Linux arch/arm64/kvm/trng.c).
+def trng_features(config: Config, discovery: Discovery) -> Mapping[int, Result | Handler]:
+    """Say whether a function of the service is implemented (DEN 0098, TRNG_FEATURES).
+
+    Presence: mandatory. Convention: SMC32.
+    x1  trng_func_id  32 bits
+    Returns SUCCESS, or NOT_SUPPORTED. Where the host does not truncate, all of x1 is compared (Linux arch/arm64/kvm/trng.c).
+    """
+    return discovered("TRNG_FEATURES")(config, discovery)
+
 
 _STD: Final = ("STD_BMAP", 0)
 
@@ -71,7 +79,7 @@ _STD: Final = ("STD_BMAP", 0)
 ROWS: Final = (
     #        name             fid32        fid64        since     answer
     Function("TRNG_VERSION",  0x8400_0050, None,        TRNG_1_0, Constant(trng_version), bitmap=_STD, result="version"),
-    Function("TRNG_FEATURES", 0x8400_0051, None,        TRNG_1_0, Query(discovered("TRNG_FEATURES"), mask=MASK64),
+    Function("TRNG_FEATURES", 0x8400_0051, None,        TRNG_1_0, Query(trng_features, mask=MASK64),
              ("trng_func_id",), bitmap=_STD, result="trng"),
     Function("TRNG_GET_UUID", 0x8400_0052, None,        TRNG_1_0, Constant(trng_get_uuid), bitmap=_STD, result="words"),
     Function("TRNG_RND32",    0x8400_0053, None,        TRNG_1_0, trng_rnd32, ("N",), bitmap=_STD, result="trng"),

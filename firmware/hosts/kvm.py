@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from firmware import psci, psci_0_1
+from firmware import psci, psci_0_1, psci_suspend
 from firmware.abi import PSCI_0_2, PSCI_1_0, PSCI_1_1, SMCCC_1_1, PowerState
 from firmware.host import Conduits, Deviation
 from firmware.hosts.spec import SPEC
@@ -17,6 +17,38 @@ from firmware.trap import Conduit
 _ALLOW_LIST: Final = (
     'Linux commit 05714cab7d63 ("KVM: arm64: Setup a framework for hypercall bitmap firmware registers") (in v5.19), '
     "arch/arm64/kvm/hypercalls.c, kvm_smccc_call_handler"
+)
+
+# Named one by one: what the standards gain, KVM does not.
+_SERVES: Final = frozenset(
+    {
+        "PSCI_VERSION",
+        "CPU_SUSPEND",
+        "CPU_OFF",
+        "CPU_ON",
+        "AFFINITY_INFO",
+        "MIGRATE_INFO_TYPE",
+        "SYSTEM_OFF",
+        "SYSTEM_RESET",
+        "PSCI_FEATURES",
+        "SYSTEM_SUSPEND",
+        "SYSTEM_RESET2",
+        "SMCCC_VERSION",
+        "SMCCC_ARCH_FEATURES",
+        "SMCCC_ARCH_WORKAROUND_1",
+        "SMCCC_ARCH_WORKAROUND_2",
+        "SMCCC_ARCH_WORKAROUND_3",
+        "TRNG_VERSION",
+        "TRNG_FEATURES",
+        "TRNG_GET_UUID",
+        "TRNG_RND32",
+        "TRNG_RND64",
+        "PV_TIME_FEATURES",
+        "PV_TIME_ST",
+        "VENDOR_HYP_FEATURES",
+        "VENDOR_HYP_PTP",
+        "VENDOR_HYP_CALL_UID",
+    }
 )
 
 KVM_6_12: Final = (
@@ -37,7 +69,7 @@ KVM_6_12: Final = (
         cite='Linux commit 05714cab7d63 ("KVM: arm64: Setup a framework for hypercall bitmap firmware registers") (in v5.19)',
     )
     .evolve(
-        serves=SPEC.serves - {"MIGRATE", "MIGRATE_INFO_UP_CPU", "SYSTEM_OFF2", "SMCCC_ARCH_SOC_ID"},
+        serves=_SERVES,
         serves_0_1=frozenset({"CPU_OFF", "CPU_ON"}),
         cite="arch/arm64/kvm/psci.c, kvm_psci_0_2_call and kvm_psci_0_1_call; hypercalls.c",
     )
@@ -60,7 +92,7 @@ KVM_6_12: Final = (
         pending_seen_as=PowerState.ON,
         entry_rule=psci.entry_unchecked,
         affinity_rule=psci.every_affinity_level,
-        suspend_rule=psci.suspend_is_wfi,
+        suspend_rule=psci_suspend.suspend_is_wfi,
         system_suspend_needs_capability=True,
         system_suspend_needs_others_off=False,
         cite="arch/arm64/kvm/psci.c, kvm_psci_vcpu_on, kvm_psci_vcpu_suspend, kvm_psci_system_suspend",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from firmware import psci
+from firmware import psci, psci_suspend
 from firmware.abi import MASK64, PSCI_1_1, PowerState
 from firmware.hosts.spec import SPEC
 
@@ -56,7 +56,7 @@ QEMU_7: Final = (
         inherits_endianness=False,
         entry_rule=psci.entry_aligned,
         affinity_rule=psci.only_affinity_level_0,
-        suspend_rule=psci.suspend_is_wfi_without_levels,
+        suspend_rule=psci_suspend.suspend_is_wfi_without_levels,
         soc_id=None,
         cite="QEMU v7.2 target/arm/psci.c and arm-powerctl.c, arm_set_cpu_on",
     )

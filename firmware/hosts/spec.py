@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from firmware import psci, psci_0_1, pv_time, smccc, trng, vendor_hyp
+from firmware import general, psci, psci_0_1, psci_optional, psci_suspend, pv_time, smccc, trng, vendor_hyp
 from firmware.abi import (
     MASK32,
     PSCI_0_2,
@@ -39,12 +39,14 @@ def qemu_node_compatible(version: Version) -> tuple[str, ...]:
 
 
 _EVERY_ROW: Final = frozenset(
-    function.name for rows in (psci.ROWS, smccc.ROWS, trng.ROWS, pv_time.ROWS, vendor_hyp.ROWS) for function in rows
+    function.name
+    for rows in (psci.ROWS, psci_optional.ROWS, smccc.ROWS, trng.ROWS, pv_time.ROWS, vendor_hyp.ROWS, general.ROWS)
+    for function in rows
 )
 
 SPEC: Final = Host(
     name="spec",
-    summary="the standards themselves: PSCI 0.1 to 1.3, SMCCC 1.0 to 1.3",
+    summary="the standards themselves: PSCI 0.1 to 1.3, SMCCC 1.0 to 1.6",
     latest=PSCI_1_3,
     versions=(PSCI_0_2, PSCI_1_0, PSCI_1_1, PSCI_1_2, PSCI_1_3),
     offers_0_1=True,
@@ -80,7 +82,7 @@ SPEC: Final = Host(
     inherits_endianness=True,  # TF-A psci_get_ns_ep_info
     entry_rule=psci.entry_in_ram,
     affinity_rule=psci.every_affinity_level_as_word,
-    suspend_rule=psci.suspend_as_asked,
+    suspend_rule=psci_suspend.suspend_as_asked,
     extended_state_id=False,  # choice: the original format, TF-A's default
     trusted_os=None,
     system_suspend_needs_capability=False,
@@ -92,6 +94,7 @@ SPEC: Final = Host(
         "SMCCC_ARCH_WORKAROUND_3": smccc.spectre_bhb_or_unaffected,
     },
     soc_id=(0x043B_0000, 0x0000_0000),  # choice: Arm's JEP-106 code (bank 4, 0x3B), part 0, revision 0
+    soc_name="psci-emu spec",  # choice
     trng_uuid=(0x7073_6369, 0x2D65_4D75, 0x8000_7370, 0x6563_0001),  # choice
     trng_zero_bits=False,  # DEN 0098: N is 1 to 96 or 192 (TF-A services/std_svc/trng)
     node_compatible=qemu_node_compatible,

@@ -27,7 +27,7 @@ def test_versions_sort_as_their_words_do(first: int, second: int) -> None:
 
 def test_the_standards_versions_are_listed_in_order() -> None:
     assert [version.word for version in abi.PSCI_VERSIONS] == [0x1, 0x2, 0x1_0000, 0x1_0001, 0x1_0002, 0x1_0003]
-    assert [version.word for version in abi.SMCCC_VERSIONS] == [0x1_0000, 0x1_0001, 0x1_0002, 0x1_0003]
+    assert [version.word for version in abi.SMCCC_VERSIONS] == [0x1_0000 + minor for minor in range(7)]
 
 
 def test_the_affinity_fields_are_aff0_to_aff3_and_make_up_the_mask() -> None:

@@ -34,7 +34,9 @@ def test_smccc_does_not_look_at_the_psci_version(host: str, version: Version) ->
     assert call(make(host, psci=version), VERSION) == returned(host, word)
 
 
-@pytest.mark.parametrize(("smccc", "word", "soc_id"), [((1, 1), 0x1_0001, -1), ((1, 2), 0x1_0002, 0), ((1, 3), 0x1_0003, 0)])
+@pytest.mark.parametrize(
+    ("smccc", "word", "soc_id"), [((1, 1), 0x1_0001, -1), ((1, 2), 0x1_0002, 0), ((1, 3), 0x1_0003, 0), ((1, 6), 0x1_0006, 0)]
+)
 def test_spec_offers_the_version_it_is_told_and_that_versions_functions(smccc: tuple[int, int], word: int, soc_id: int) -> None:
     firmware = make("spec", smccc=Version(*smccc))
 
@@ -51,10 +53,10 @@ def test_smccc_1_0_has_neither_version_nor_features() -> None:
     assert call(firmware, "PSCI_FEATURES", VERSION) == returned("spec", Smccc.NOT_SUPPORTED)
 
 
-@pytest.mark.parametrize(("host", "offered"), [("kvm-6.12", "1.1"), ("qemu-7", "none"), ("spec", "1.0, 1.1, 1.2, 1.3")])
+@pytest.mark.parametrize(("host", "offered"), [("kvm-6.12", "1.1"), ("qemu-7", "none"), ("spec", "1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6")])
 def test_a_version_the_host_does_not_have_is_refused_in_one_sentence(host: str, offered: str) -> None:
-    with pytest.raises(UserError, match=rf"^host {host} does not offer SMCCC 1\.5; it offers: {offered}$"):
-        make(host, smccc=Version(1, 5))
+    with pytest.raises(UserError, match=rf"^host {host} does not offer SMCCC 1\.7; it offers: {offered}$"):
+        make(host, smccc=Version(1, 7))
 
 
 @pytest.mark.parametrize(
@@ -148,3 +150,46 @@ def test_a_0_1_id_that_has_the_hints_bit_by_itself_keeps_its_meaning() -> None:
 
     assert call(firmware, 0x95C1_BA60, 9) == returned("spec", -2)
     assert call(firmware, 0x95C0_BA60, 9) == returned("spec", -1)
+
+
+FEATURE_AVAILABILITY, SOC_ID_64 = 0xC000_0003, 0xC000_0002
+
+
+@pytest.mark.parametrize("register", [0x1E_1100, 0x1E_1140, 0x1E_1320, 0x1E_A500], ids=hex)
+def test_no_feature_of_el3_is_enabled_for_the_caller(register: int) -> None:
+    assert call(make("spec", smccc=Version(1, 5)), FEATURE_AVAILABILITY, register) == returned("spec", 0, 0)
+
+
+@pytest.mark.parametrize("register", [0, 0x1E_1101, JUNK | 0x1E_1100], ids=hex)
+def test_only_whole_register_numbers_have_features(register: int) -> None:
+    assert call(make("spec", smccc=Version(1, 5)), FEATURE_AVAILABILITY, register) == returned("spec", Smccc.INVALID_PARAMETER)
+
+
+@pytest.mark.parametrize(("fid", "since"), [(FEATURE_AVAILABILITY, (1, 5)), (SOC_ID_64, (1, 6))], ids=str)
+def test_functions_of_later_versions_come_with_them(fid: int, since: tuple[int, int]) -> None:
+    for minor in range(1, 7):
+        firmware = make("spec", smccc=Version(1, minor))
+        there = (1, minor) >= since
+        assert call(firmware, ARCH_FEATURES, fid) == returned("spec", 0 if there else Smccc.NOT_SUPPORTED)
+        assert there or call(firmware, fid) == returned("spec", Smccc.NOT_SUPPORTED)
+
+
+def test_the_socs_name_fills_x1_to_x17() -> None:
+    firmware = make("spec", smccc=Version(1, 6))
+
+    reply = call(firmware, SOC_ID_64, 2)
+
+    assert [register for register, _ in reply.regs] == list(range(18))
+    assert reply == Reply(reply.regs)
+    assert dict(reply.regs)[0] == 0
+    text = b"".join(value.to_bytes(8, "little") for _, value in reply.regs[1:])
+    assert text == b"psci-emu spec".ljust(136, b"\0")
+
+
+@pytest.mark.parametrize(("soc_id_type", "answer"), [(0, 0x043B_0000), (1, 0), (3, Smccc.INVALID_PARAMETER)])
+def test_the_smc64_form_of_soc_id_answers_as_the_smc32_form(soc_id_type: int, answer: int) -> None:
+    assert call(make("spec", smccc=Version(1, 6)), SOC_ID_64, soc_id_type) == returned("spec", answer)
+
+
+def test_the_smc32_form_of_soc_id_has_no_name() -> None:
+    assert call(make("spec", smccc=Version(1, 6)), SOC_ID, 2) == returned("spec", Smccc.INVALID_PARAMETER)

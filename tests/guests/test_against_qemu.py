@@ -235,7 +235,7 @@ def test_the_device_tree_says_of_psci_cpus_and_memory_what_qemus_says(node: str,
     subprocess.run([real.qemu(), *machine, "-kernel", str(kernel)], check=True, capture_output=True, timeout=TIMEOUT_S)
     setup = dataclasses.replace(make(Choices(host="qemu-7", mpidrs=tuple(range(smp)))), kernel=kernel)
 
-    assert properties(Machine(setup).device_tree, node) == properties(blob.read_bytes(), node)
+    assert properties(Machine(setup).board.device_tree, node) == properties(blob.read_bytes(), node)
 
 
 def properties(blob: bytes, path: str) -> dict[str, dict[str, list[Any]]]:

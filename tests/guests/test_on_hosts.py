@@ -183,14 +183,15 @@ ASKS_NOTHING: Final = ("not asked",) * 9
 ASKS_0_1: Final = ("not asked", "1.0", *("not asked",) * 3, "ID in the device tree", *("not asked",) * 3)
 ASKS_0_2: Final = (NOBODY, "1.0", *("not asked",) * 3, "original StateID", *("not asked",) * 3)
 HELPED: Final = ("mitigated by firmware", "not required", "mitigated by firmware", "original StateID")
+HELPED_BY_SPEC: Final = (*HELPED[:-1], "original StateID, OS-initiated mode")
 CONCLUSIONS: Final = {
     ("spec", "none"): ASKS_NOTHING,
     ("spec", "0.1"): ASKS_0_1,
     ("spec", "0.2"): ASKS_0_2,
-    ("spec", "1.0"): (NOBODY, "1.3", *HELPED, "offered", "not offered", "not offered"),
-    ("spec", "1.1"): (NOBODY, "1.3", *HELPED, "offered", "offered", "not offered"),
-    ("spec", "1.2"): (NOBODY, "1.3", *HELPED, "offered", "offered", "not offered"),
-    ("spec", "1.3"): (NOBODY, "1.3", *HELPED, "offered", "offered", "offered, HIBERNATE_OFF"),
+    ("spec", "1.0"): (NOBODY, "1.3", *HELPED_BY_SPEC, "offered", "not offered", "not offered"),
+    ("spec", "1.1"): (NOBODY, "1.3", *HELPED_BY_SPEC, "offered", "offered", "not offered"),
+    ("spec", "1.2"): (NOBODY, "1.3", *HELPED_BY_SPEC, "offered", "offered", "not offered"),
+    ("spec", "1.3"): (NOBODY, "1.3", *HELPED_BY_SPEC, "offered", "offered", "offered, HIBERNATE_OFF"),
     ("kvm-6.12", "none"): ASKS_NOTHING,
     ("kvm-6.12", "0.1"): ASKS_0_1,
     ("kvm-6.12", "0.2"): ASKS_0_2,

@@ -80,7 +80,7 @@ def transition(config: Config, world: World, event: Event) -> tuple[Outcome, Wor
             world = world.put(index, _in_mp_state(config, world.vcpus[index], state))
         case Reset():
             vcpus = tuple(Vcpu(Power.OFF if index else Power.ON) for index in range(len(world.vcpus)))
-            world = replace(world, vcpus=vcpus)
+            world = replace(world, vcpus=vcpus, os_initiated=False, slept={})
     return Outcome(world.vcpus), world
 
 
@@ -99,6 +99,9 @@ def _woken(world: World, index: int) -> tuple[Outcome, World]:
         return Outcome(world.vcpus, resume=Resume.EXIT, effects=frozenset({("woken", index)})), world
     regs = vcpu.pending.regs() if vcpu.pending else {}
     world = world.put(index, Vcpu(Power.ON))
+    if vcpu.wake.power_state is not None:
+        key = (index, vcpu.wake.power_state)
+        world = replace(world, slept={**world.slept, key: world.slept.get(key, 0) + 1})
     return Outcome(world.vcpus, regs, Resume.NEXT), world
 
 

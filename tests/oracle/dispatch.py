@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.oracle.functions import BY_FID, EXTENDED_STATE_ID_FLAG, PREDICATES, REFUSALS, SUCCESSES, Row
+from tests.oracle.functions import BY_FID, EXTENDED_STATE_ID_FLAG, OS_INITIATED_FLAG, PREDICATES, REFUSALS, ROWS, SUCCESSES, Row
 from tests.oracle.words import MASK32, MASK64, Outcome, Psci, Resume, Trap
 from tests.oracle.world import NO_TRUSTED_OS, Answer, Call, Config, World
 
@@ -32,8 +32,8 @@ def psci_features(call: Call) -> int:
     row = BY_FID.get(call.u32)
     if row is None or not (row.range == "psci" or row.name == "SMCCC_VERSION") or not present(call.config, call.world, row):
         return Psci.NOT_SUPPORTED
-    if row.name == "CPU_SUSPEND" and call.config.extended_power_state and not call.config.columns.always_standby:
-        return EXTENDED_STATE_ID_FLAG
+    if row.name == "CPU_SUSPEND" and not call.config.columns.always_standby:
+        return OS_INITIATED_FLAG | (EXTENDED_STATE_ID_FLAG if call.config.extended_power_state else 0)
     return row.flags
 
 
@@ -53,6 +53,9 @@ def answer(call: Call) -> Answer:
         return Answer(call.world, (psci_features(call),))
     if call.name == "ARCH_FEATURES":
         return Answer(call.world, (arch_features(call) & columns.arch_features_mask,))
+    if call.name == "STD_CALL_COUNT":
+        counted = [row for row in ROWS if row.range in ("psci", "trng") and present(call.config, call.world, row)]
+        return Answer(call.world, (sum((row.fid32 is not None) + (row.fid64 is not None) for row in counted),))
     for refusal, code in REFUSALS.get(call.base_name, ()):
         if refusal not in columns.unchecked and PREDICATES[refusal](call):
             return Answer(call.world, (call.code(code),))

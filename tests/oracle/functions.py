@@ -10,7 +10,7 @@ from tests.oracle.columns import CPU_ON_FINDS
 from tests.oracle.words import AFFINITY_BITS, MASK32, Power, Psci, Resume, Standby, Vcpu
 from tests.oracle.world import NO_TRUSTED_OS, UP_FIXED, Answer, Call
 
-Range = Literal["psci 0.1", "psci", "arch", "trng", "pv time", "vendor hyp"]
+Range = Literal["psci 0.1", "psci", "arch", "trng", "pv time", "vendor hyp", "general"]
 STD_BMAP, STD_HYP_BMAP, VENDOR_HYP_BMAP, VENDOR_HYP_BMAP_2 = (0x6030_0000_0016_0000 + index for index in range(4))
 
 
@@ -69,18 +69,31 @@ ROWS: Final = (
     Row("vendor hyp", "CALL_UID", 0x8600_FF01, None, bitmap=(VENDOR_HYP_BMAP, 0x1)),
     Row("vendor hyp", "VENDOR_HYP_FEATURES", 0x8600_0000, None, bitmap=(VENDOR_HYP_BMAP, 0x1)),
     Row("vendor hyp", "PTP", 0x8600_0001, None, bitmap=(VENDOR_HYP_BMAP, 0x2)),
+    Row("general", "STD_CALL_COUNT", 0x8400_FF00, None),
+    Row("general", "STD_CALL_UID", 0x8400_FF01, None),
+    Row("general", "STD_CALL_REVISION", 0x8400_FF03, None),
 )
 BY_FID: Final = {fid: row for row in ROWS for fid in (row.fid32, row.fid64) if fid is not None}
 
+STD_UID = (0x526A_0F8B, 0x374E_1D9C, 0x0A3F_648D, 0x15C9_E27B)
 KVM_UID = (0xB66F_B428, 0xE911_C52E, 0x564B_CAA9, 0x743A_004D)
 RESERVED_POWER_STATE = {False: 0xFCFE_0000, True: 0xB000_0000}  # by extended format
-EXTENDED_STATE_ID_FLAG = 0b10
+OS_INITIATED_FLAG, EXTENDED_STATE_ID_FLAG = 0b01, 0b10
 SMCCC_INVALID_PARAMETER = -3
 
 # Each function's refusals in the order they are looked for. `Columns.unchecked` names those a host does not make.
 REFUSALS: Final[dict[str, tuple[tuple[str, Psci], ...]]] = {
-    "CPU_SUSPEND": (("reserved power_state", Psci.INVALID_PARAMETERS), ("bad power-down entry", Psci.INVALID_ADDRESS)),
+    "CPU_SUSPEND": (
+        ("reserved power_state", Psci.INVALID_PARAMETERS),
+        ("bad power-down entry", Psci.INVALID_ADDRESS),
+        ("not the last to idle", Psci.DENIED),
+    ),
+    "CPU_DEFAULT_SUSPEND": (("bad power-down entry", Psci.INVALID_ADDRESS),),
     "CPU_OFF": (("trusted os here", Psci.DENIED),),
+    "CPU_FREEZE": (("trusted os here", Psci.DENIED),),
+    "NODE_HW_STATE": (("unknown target", Psci.INVALID_PARAMETERS), ("level above 3", Psci.INVALID_PARAMETERS)),
+    "SET_SUSPEND_MODE": (("no such mode", Psci.INVALID_PARAMETERS), ("mode needs others otherwise", Psci.DENIED)),
+    "MEM_PROTECT_CHECK_RANGE": (("no range", Psci.DENIED), ("range outside ram", Psci.DENIED)),
     "CPU_ON": (
         ("unknown target", Psci.INVALID_PARAMETERS),
         ("bad entry", Psci.INVALID_ADDRESS),
@@ -126,6 +139,29 @@ def trng_bits(call: Call) -> tuple[int, int]:
     return call.u32, 96 if call.smc32 else 192
 
 
+def others(call: Call) -> list[Power]:
+    return [vcpu.power for index, vcpu in enumerate(call.world.vcpus) if index != call.vcpu]
+
+
+def not_the_last_to_idle(call: Call) -> bool:
+    """OS-initiated mode's last-man rule: whoever takes a node down is the only one below it that still runs."""
+    shift = 8 * call.suspend_level
+    node = [mpidr & AFFINITY_BITS & -1 << shift for mpidr in call.config.mpidrs]
+    near = [vcpu.power for index, vcpu in enumerate(call.world.vcpus) if index != call.vcpu and node[index] == node[call.vcpu]]
+    return call.world.os_initiated and bool({Power.ON, Power.ON_PENDING} & set(near))
+
+
+def mode_needs_others_otherwise(call: Call) -> bool:
+    off = [power is Power.OFF for power in others(call)]
+    changes = bool(call.u32) is not call.world.os_initiated
+    return changes and not all(off) and (call.u32 == 0 or any(off))
+
+
+def range_outside_ram(call: Call) -> bool:
+    base, size = call.config.ram or (0, 1 << 64)
+    return call.args[0] < base or call.args[0] + call.args[1] > base + size
+
+
 PREDICATES: Final[dict[str, Callable[[Call], bool]]] = {
     "reserved power_state": lambda call: bool(call.u32 & RESERVED_POWER_STATE[call.config.extended_power_state]),
     "bad power-down entry": lambda call: call.powerdown and bad_entry(call),
@@ -146,6 +182,11 @@ PREDICATES: Final[dict[str, Callable[[Call], bool]]] = {
     "no bits": lambda call: trng_bits(call)[0] == 0,
     "not a pv time call": lambda call: call.u32 not in (0xC500_0020, 0xC500_0021),
     "no stolen time": lambda call: call.vcpu not in call.config.stolen_time_ipas,
+    "not the last to idle": not_the_last_to_idle,
+    "no such mode": lambda call: call.u32 > 1,
+    "mode needs others otherwise": mode_needs_others_otherwise,
+    "no range": lambda call: call.args[1] == 0 or call.args[0] + call.args[1] > 1 << 64,
+    "range outside ram": range_outside_ram,
     "no ptp clock": lambda call: not call.config.ptp or call.u32 > 1,
 }
 
@@ -158,7 +199,8 @@ def cpu_suspend(call: Call) -> Answer:
     standby = call.config.columns.always_standby or not call.powerdown
     me = call.world.vcpus[call.vcpu]
     # A powerdown state is a reset that the wake-up, or whoever comes first, applies.
-    asleep = replace(me, power=Power.SUSPENDED, wake=Standby(), pending=me.pending if standby else call.entry)
+    counted = None if call.config.columns.always_standby else call.power_state
+    asleep = replace(me, power=Power.SUSPENDED, wake=Standby(counted), pending=me.pending if standby else call.entry)
     return Answer(call.world.put(call.vcpu, asleep), (Psci.SUCCESS,) if standby else (), Resume.WAIT)
 
 
@@ -232,6 +274,24 @@ def trng_rnd(call: Call) -> Answer:
     return Answer(call.world, (Psci.SUCCESS, 0, 0, 0), free=free)
 
 
+def node_hw_state(call: Call) -> Answer:
+    mask = AFFINITY_BITS & -1 << 8 * (call.args[1] & MASK32)
+    pairs = zip(call.config.mpidrs, call.world.vcpus, strict=True)
+    below = [vcpu for mpidr, vcpu in pairs if mpidr & mask == call.args[0] & mask]
+    if any(vcpu.power in (Power.ON, Power.ON_PENDING) for vcpu in below):
+        return Answer(call.world, (0,))
+    return Answer(call.world, (2 if any(vcpu.power is Power.SUSPENDED and vcpu.pending is None for vcpu in below) else 1,))
+
+
+def stat_count(call: Call) -> Answer:
+    target = call.config.find(call.args[0])
+    return Answer(call.world, (0 if target is None else call.world.slept.get((target, call.args[1] & MASK32), 0),))
+
+
+def mem_protect(call: Call) -> Answer:
+    return Answer(replace(call.world, memory_protected=call.u32 != 0), (int(call.world.memory_protected),))
+
+
 def vendor_hyp_features(call: Call) -> Answer:
     return Answer(call.world, (call.world.bitmaps[VENDOR_HYP_BMAP], 0, call.world.bitmaps.get(VENDOR_HYP_BMAP_2, 0), 0))
 
@@ -239,7 +299,15 @@ def vendor_hyp_features(call: Call) -> Answer:
 SUCCESSES: Final[dict[str, Callable[[Call], Answer]]] = {
     "PSCI_VERSION": lambda call: Answer(call.world, (call.version,)),
     "CPU_SUSPEND": cpu_suspend,
+    "CPU_DEFAULT_SUSPEND": cpu_suspend,
     "CPU_OFF": cpu_off,
+    "CPU_FREEZE": cpu_off,
+    "NODE_HW_STATE": node_hw_state,
+    "SET_SUSPEND_MODE": lambda call: Answer(replace(call.world, os_initiated=call.u32 == 1), (Psci.SUCCESS,)),
+    "STAT_RESIDENCY": value(0),  # events carry no time here: every sleep is as long as no time
+    "STAT_COUNT": stat_count,
+    "MEM_PROTECT": mem_protect,
+    "MEM_PROTECT_CHECK_RANGE": value(Psci.SUCCESS),
     "CPU_ON": cpu_on,
     "AFFINITY_INFO": affinity_info,
     "MIGRATE": value(Psci.INTERNAL_FAILURE),  # the Trusted OS is not modelled: it declines
@@ -262,6 +330,8 @@ SUCCESSES: Final[dict[str, Callable[[Call], Answer]]] = {
     "PV_TIME_FEATURES": value(Psci.SUCCESS),
     "PV_TIME_ST": pv_time_st,
     "CALL_UID": value(*KVM_UID),
+    "STD_CALL_UID": value(*STD_UID),
+    "STD_CALL_REVISION": value(1, 0),
     "VENDOR_HYP_FEATURES": vendor_hyp_features,
     "PTP": lambda call: Answer(call.world, (0, 0, 0, 0), free=dict.fromkeys(("x0", "x1", "x2", "x3"), MASK32)),
 }

@@ -225,8 +225,9 @@ def test_a_call_answers_by_version_and_arguments(version: int, fid: int, args: t
     assert x0(call(spec(version), fid, *args)) == code
 
 
-def test_the_extended_format_is_a_flag_of_cpu_suspend() -> None:
-    assert x0(call(spec(extended_power_state=True), PSCI_FEATURES, CPU_SUSPEND)) == 2
+def test_os_initiated_mode_and_the_extended_format_are_flags_of_cpu_suspend() -> None:
+    assert x0(call(spec(extended_power_state=True), PSCI_FEATURES, CPU_SUSPEND)) == 3
+    assert x0(call(spec(), PSCI_FEATURES, CPU_SUSPEND)) == 1
 
 
 @pytest.mark.parametrize("started", [False, True])

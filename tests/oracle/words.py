@@ -80,7 +80,12 @@ class Vcpu:
 
 @dataclass(frozen=True, slots=True)
 class Standby:
-    """CPU_SUSPEND: the vCPU goes on after the call, or at the entry point that `pending` holds."""
+    """CPU_SUSPEND: the vCPU goes on after the call, or at the entry point that `pending` holds.
+
+    power_state  what the sleep is counted under, None where the host keeps no statistics
+    """
+
+    power_state: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

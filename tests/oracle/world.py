@@ -49,6 +49,9 @@ class World:
     version: int  # the VM-wide store behind PSCI_VERSION
     bitmaps: Mapping[int, int]
     has_run: bool = False
+    os_initiated: bool = False
+    memory_protected: bool = False
+    slept: Mapping[tuple[int, int], int] = field(default_factory=dict)  # how often, by (vCPU, power_state)
 
     def put(self, index: int, vcpu: Vcpu) -> World:
         return replace(self, vcpus=(*self.vcpus[:index], vcpu, *self.vcpus[index + 1 :]))
@@ -78,12 +81,27 @@ class Call:
     @property
     def entry(self) -> PendingReset:
         """entry_point_address and context_id, wherever this function has them."""
-        first = 0 if self.base_name == "SYSTEM_SUSPEND" else 1
+        first = 0 if self.base_name in ("SYSTEM_SUSPEND", "CPU_DEFAULT_SUSPEND") else 1
         return PendingReset(self.args[first], self.args[first + 1], self.trap.big_endian)
 
     @property
+    def power_state(self) -> int:
+        """What CPU_SUSPEND is told; CPU_DEFAULT_SUSPEND is a powerdown of the CPU alone."""
+        if self.base_name == "CPU_DEFAULT_SUSPEND":
+            return 1 << (30 if self.config.extended_power_state else 16)
+        return self.u32
+
+    @property
     def powerdown(self) -> bool:
-        return bool(self.args[0] >> (30 if self.config.extended_power_state else 16) & 1)
+        return bool(self.power_state >> (30 if self.config.extended_power_state else 16) & 1)
+
+    @property
+    def suspend_level(self) -> int:
+        """How far up CPU_SUSPEND reaches: a field of the original format, StateID's highest nonzero digit in the extended one."""
+        if not self.config.extended_power_state:
+            return self.power_state >> 24 & 3
+        digits = f"{self.power_state & 0x0FFF_FFFF:x}"
+        return min(len(digits) - 1, 3)
 
     @property
     def u32(self) -> int:

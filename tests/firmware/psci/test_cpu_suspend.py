@@ -116,10 +116,10 @@ def test_powerdown_refuses_a_bad_entry_point(version: Version, code: Psci, entry
 
 
 @pytest.mark.parametrize(
-    ("host", "flags"), [("spec", 0), ("kvm-6.12", 0), ("qemu-7", 0), ("extended", 2)], ids=["spec", "kvm-6.12", "qemu-7", "extended"]
+    ("host", "flags"), [("spec", 1), ("kvm-6.12", 0), ("qemu-7", 0), ("extended", 3)], ids=["spec", "kvm-6.12", "qemu-7", "extended"]
 )
 @pytest.mark.parametrize("fid", [0x8400_0001, 0xC400_0001], ids=hex)
-def test_its_feature_flag_is_the_power_states_format(host: str, flags: int, fid: int) -> None:
+def test_its_feature_flags_are_os_initiated_mode_and_the_power_states_format(host: str, flags: int, fid: int) -> None:
     firmware = make(EXTENDED if host == "extended" else host)
 
     assert call(firmware, "PSCI_FEATURES", fid) == returned(firmware, flags)

@@ -27,14 +27,18 @@ ALWAYS = frozenset(
 SUSPEND = frozenset((0x8400_000E, 0xC400_000E))
 RESET2 = frozenset((0x8400_0012, 0xC400_0012))
 OFF2 = frozenset((0x8400_0015, 0xC400_0015))
+CPU_SUSPEND = (0x8400_0001, 0xC400_0001)
+OPTIONAL = frozenset((0x8400_000B, 0x8400_000C, 0xC400_000C, 0x8400_000D, 0xC400_000D, 0x8400_000F))
+OPTIONAL |= frozenset((0x8400_0010, 0xC400_0010, 0x8400_0011, 0xC400_0011))
+PROTECT = frozenset((0x8400_0013, 0x8400_0014, 0xC400_0014))
 # QEMU has no SMCCC_VERSION and knows its 0.1 IDs beside the standard ones.
 QEMU = ALWAYS - {0x8000_0000} | {0x95C1_BA5E, 0x95C1_BA5F, 0x95C1_BA60}
 
 IMPLEMENTED = {
-    ("spec", V1_0): ALWAYS | SUSPEND,
-    ("spec", V1_1): ALWAYS | SUSPEND | RESET2,
-    ("spec", V1_2): ALWAYS | SUSPEND | RESET2,
-    ("spec", V1_3): ALWAYS | SUSPEND | RESET2 | OFF2,
+    ("spec", V1_0): ALWAYS | SUSPEND | OPTIONAL,
+    ("spec", V1_1): ALWAYS | SUSPEND | RESET2 | OPTIONAL | PROTECT,
+    ("spec", V1_2): ALWAYS | SUSPEND | RESET2 | OPTIONAL | PROTECT,
+    ("spec", V1_3): ALWAYS | SUSPEND | RESET2 | OFF2 | OPTIONAL | PROTECT,
     ("kvm-6.12", V1_0): ALWAYS,
     ("kvm-6.12", V1_1): ALWAYS | RESET2,
     ("qemu-7", V1_1): QEMU,
@@ -51,7 +55,8 @@ def test_exactly_the_implemented_functions_are_discovered(host: str, version: Ve
     firmware = make(host, psci=version)
 
     for fid in ASKED:
-        value = Psci.NOT_SUPPORTED if fid not in IMPLEMENTED[host, version] else int(fid in OFF2)
+        flags = int(fid in OFF2 or (fid in CPU_SUSPEND and host == "spec"))
+        value = flags if fid in IMPLEMENTED[host, version] else Psci.NOT_SUPPORTED
         assert call(firmware, 0x8400_000A, fid) == returned(host, value), hex(fid)
 
 
