@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from firmware.abi import ENTRY_PSTATE, HIGHEST_AFFINITY_LEVEL, MASK32, Psci
-from firmware.host import Call, Config, Host, Result, returns
+from firmware.abi import ENTRY_PSTATE, HIGHEST_AFFINITY_LEVEL, MASK32, PSCI_1_0, Psci
+from firmware.host import Call, Config, Result, returns
 from firmware.power import Statistics, Suspension
 from firmware.trap import EntryState, Resume
 
@@ -68,12 +68,17 @@ def entry_state(call: Call, entry_point_address: int, context_id: int) -> EntryS
     return EntryState(entry_point_address, context_id, ENTRY_PSTATE, call.big_endian and call.host.inherits_endianness)
 
 
-def _format(host: Host) -> _Format:
-    return _EXTENDED if host.extended_state_id else _ORIGINAL
+def _is_extended(config: Config) -> bool:
+    # Below 1.0 a guest cannot ask which format there is.
+    return config.host.extended_state_id and config.offered >= PSCI_1_0
 
 
-def _power_level(host: Host, power_state: int) -> int:
-    if not host.extended_state_id:
+def _format(config: Config) -> _Format:
+    return _EXTENDED if _is_extended(config) else _ORIGINAL
+
+
+def _power_level(config: Config, power_state: int) -> int:
+    if not _is_extended(config):
         return power_state >> _ORIGINAL_LEVEL_SHIFT & HIGHEST_AFFINITY_LEVEL
     # choice: the encoding that DEN 0022 recommends for StateID, four bits for each level from bit 0.
     highest_bit = max((power_state & _EXTENDED_STATE_ID).bit_length() - 1, 0)
@@ -81,7 +86,7 @@ def _power_level(host: Host, power_state: int) -> int:
 
 
 def _suspend(call: Call, power_state: int, entry_point_address: int, context_id: int) -> Result:
-    sbz, powerdown = _format(call.host)
+    sbz, powerdown = _format(call.config)
     if power_state & sbz:
         return returns(Psci.INVALID_PARAMETERS)
     if power_state & powerdown:
@@ -89,7 +94,7 @@ def _suspend(call: Call, power_state: int, entry_point_address: int, context_id:
         if refusal is not None:
             return returns(refusal)
     # The last-man rule (TF-A psci_validate_state_coordination). That what is below has gone deep enough, is not judged (choice).
-    if call.power.os_initiated and not call.power.is_last_running(call.vcpu, _power_level(call.host, power_state)):
+    if call.power.os_initiated and not call.power.is_last_running(call.vcpu, _power_level(call.config, power_state)):
         return returns(Psci.DENIED)
     counted = Suspension(power_state, call.time_ns)
     if not power_state & powerdown:
@@ -136,7 +141,7 @@ def cpu_default_suspend(call: Call) -> Result:
     CPU_SUSPEND's 0x0001_0000 (0x4000_0000 in the extended format), and does not return.
     """
     entry_point_address, context_id, _ = call.args
-    return _suspend(call, _format(call.host).powerdown, entry_point_address, context_id)
+    return _suspend(call, _format(call.config).powerdown, entry_point_address, context_id)
 
 
 def set_suspend_mode(call: Call) -> Result:

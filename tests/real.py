@@ -14,6 +14,7 @@ from typing import Final, NoReturn
 import pytest
 
 CROSS: Final = "aarch64-linux-gnu-"
+_KERNEL: Final = Path(__file__).parent.parent / ".cache" / "kernels" / "Image"
 _U_BOOT: Final = Path("/usr/lib/u-boot/qemu_arm64/u-boot.bin")
 
 
@@ -37,6 +38,13 @@ def dtc() -> str:
 def cross_compiler() -> str:
     """Find gcc for AArch64 (Debian: gcc-aarch64-linux-gnu)."""
     return _program(f"{CROSS}gcc")
+
+
+def kernel() -> Path:
+    """Find Debian's arm64 kernel (`make kernels`)."""
+    if not _KERNEL.is_file():
+        _missing("Debian's arm64 kernel (make kernels)")
+    return _KERNEL
 
 
 def _program(name: str) -> str:

@@ -47,13 +47,6 @@ PLACES: Final = (
 CONDUITS: Final = ("hvc", "smc")
 
 
-def image() -> Path:
-    """Find the kernel."""
-    if not kernels.IMAGE.is_file():
-        real._missing("Debian's arm64 kernel (make kernels)")
-    return kernels.IMAGE
-
-
 @dataclasses.dataclass(frozen=True, slots=True)
 class Run:
     """What can be seen of a run: its exit code, what it printed, and the -d log."""
@@ -95,7 +88,7 @@ def machine_of(
 ) -> Machine:
     setup = make(Choices(host=host, psci=version, conduit=conduit))
     pattern = re.compile(until.encode())
-    setup = dataclasses.replace(setup, kernel=image(), append=append, dtb=dtb, until=pattern, max_insns=ENOUGH_INSTRUCTIONS)
+    setup = dataclasses.replace(setup, kernel=real.kernel(), append=append, dtb=dtb, until=pattern, max_insns=ENOUGH_INSTRUCTIONS)
     return Machine(setup, output=bytearray().extend if console is None else console.extend)
 
 
@@ -207,7 +200,7 @@ def test_a_second_run_has_the_same_console_and_log_to_the_byte() -> None:
 def on_the_command_line() -> tuple[int, bytes, bytes]:
     options = [
         "-kernel",
-        str(image()),
+        str(real.kernel()),
         "-append",
         STDOUT_PATH,
         "-host",
@@ -294,7 +287,7 @@ def seeded(path: Path, seed: int) -> Path:
 def on_qemu(until: str, *options: str) -> str:
     """Let QEMU run the kernel until it has printed a line, and return what it has printed to there."""
     machine = ["-M", "virt", "-cpu", "cortex-a57", "-accel", "tcg,thread=single", "-nographic", "-nic", "none"]
-    command = [real.qemu(), *machine, "-kernel", str(image()), "-append", STDOUT_PATH, *options]
+    command = [real.qemu(), *machine, "-kernel", str(real.kernel()), "-append", STDOUT_PATH, *options]
     printed, pattern, deadline = b"", re.compile(until.encode()), time.monotonic() + TIMEOUT_S
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
         try:
@@ -323,7 +316,7 @@ def test_on_qemu_the_kernel_prints_what_it_prints_on_its_model_with_the_same_dev
 def qemus_tree(path: Path) -> bytes:
     """Let QEMU write its device tree, and take from it the seeds and the megabyte of padding, with which the kernel refuses it."""
     machine = ["-M", f"virt,dumpdtb={path}", "-cpu", "cortex-a57", "-nic", "none", "-display", "none"]
-    subprocess.run([real.qemu(), *machine, "-kernel", str(image())], check=True, capture_output=True, timeout=TIMEOUT_S)
+    subprocess.run([real.qemu(), *machine, "-kernel", str(real.kernel())], check=True, capture_output=True, timeout=TIMEOUT_S)
     tree = fdt.parse_dtb(path.read_bytes())
     for seed in ("kaslr-seed", "rng-seed"):
         tree.get_node("chosen").remove_property(seed)
