@@ -36,6 +36,7 @@ from emu.scheduler import Clock, Scheduler
 from emu.semihosting import HLT_SEMIHOSTING, Semihosting
 from emu.setup import CallPoint, Setup
 from emu.trap import Record, TrapPath
+from emu.turns import Turns
 from emu.vcpu import Vcpu, Wait, serve_system_registers
 from firmware import fwregs
 from firmware.abi import ENTRY_PSTATE, PowerState
@@ -97,6 +98,7 @@ class Machine:
         self._system_event: SystemEvent | None = None
         self._until_met = False
         self._limits = Limits(setup)
+        self._turns = Turns(self.clock, self.scheduler, self._limits, self._wake, self._unpark)
         serve_system_registers(self.engine, self.clock, lambda: self.vcpus, setup.seed)
         self._watch_call_points()
         self._power_on()
@@ -229,7 +231,7 @@ class Machine:
 
     def _wait_for_interrupt(self) -> None:
         vcpu = self.vcpus[self.engine.current]
-        if not self._timer_fired(vcpu):
+        if not self._turns.timer_fired(vcpu):
             vcpu.wait = Wait.WFI
             self.engine.stop()
 
@@ -237,29 +239,6 @@ class Machine:
 
     def _is_on(self, index: int) -> bool:
         return self.firmware.power.states[index] is not PowerState.OFF
-
-    def _timer_fired(self, vcpu: Vcpu) -> bool:
-        deadline = vcpu.timers.deadline_ticks
-        return deadline is not None and deadline <= self.clock.now_ticks
-
-    def _next(self) -> int | None:
-        """Wake whom time has woken and return whose turn it is; None if nobody can run before a limit."""
-        while True:
-            sleepers = [index for index, vcpu in enumerate(self.vcpus) if vcpu.can_be_woken and self._is_on(index)]
-            for index in sleepers:
-                if self._timer_fired(self.vcpus[index]):
-                    self._wake(index)
-            running = [index for index, vcpu in enumerate(self.vcpus) if vcpu.wait is Wait.NOTHING and self._is_on(index)]
-            # While somebody runs, a parked loop may be rewritten: it gets its turn, to be looked at again.
-            parked = [index for index, vcpu in enumerate(self.vcpus) if vcpu.wait is Wait.PARKED and self._is_on(index)]
-            if not running and [index for index in parked if self._unpark(index)]:
-                continue
-            turns = {*running, *parked} if running else set()
-            chosen = self.scheduler.choose([index in turns for index in range(len(self.vcpus))])
-            deadlines = [deadline for index in sleepers if (deadline := self.vcpus[index].timers.deadline_ticks) is not None]
-            if chosen is not None or not deadlines or self._limits.reached(self.clock.now_ns) is not None:
-                return chosen
-            self.clock.advance_to_tick(min(deadlines))
 
     def _unpark(self, index: int) -> bool:
         """Look again at a loop that was found to lead nowhere; say whether its vCPU can go on."""
@@ -354,7 +333,7 @@ class Machine:
         ended = self._after_system_event()
         if ended is not None:
             return ended
-        index = self._next()
+        index = self._turns.next(self.vcpus, self._is_on)
         limit = self._limits.reached(self.clock.now_ns)
         if limit is not None:
             return limit

@@ -1,0 +1,49 @@
+"""Who sleeps, who has to be woken, and whose turn it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from emu.limits import Limits
+from emu.scheduler import Clock, Scheduler
+from emu.vcpu import Vcpu, Wait
+
+
+class Turns:
+    """Hand out turns.
+
+    wake    wakes a vCPU whose timer has fired
+    unpark  looks again at a vCPU's parked loop, and says whether it can go on
+    """
+
+    def __init__(
+        self, clock: Clock, scheduler: Scheduler, limits: Limits, wake: Callable[[int], None], unpark: Callable[[int], bool]
+    ) -> None:
+        self._clock = clock
+        self._scheduler = scheduler
+        self._limits = limits
+        self._wake = wake
+        self._unpark = unpark
+
+    def timer_fired(self, vcpu: Vcpu) -> bool:
+        deadline = vcpu.timers.deadline_ticks
+        return deadline is not None and deadline <= self._clock.now_ticks
+
+    def next(self, vcpus: list[Vcpu], is_on: Callable[[int], bool]) -> int | None:
+        """Wake whom time has woken and return whose turn it is; None if nobody can run before a limit."""
+        while True:
+            sleepers = [index for index, vcpu in enumerate(vcpus) if vcpu.can_be_woken and is_on(index)]
+            for index in sleepers:
+                if self.timer_fired(vcpus[index]):
+                    self._wake(index)
+            running = [index for index, vcpu in enumerate(vcpus) if vcpu.wait is Wait.NOTHING and is_on(index)]
+            # While somebody runs, a parked loop may be rewritten: it gets its turn, to be looked at again.
+            parked = [index for index, vcpu in enumerate(vcpus) if vcpu.wait is Wait.PARKED and is_on(index)]
+            if not running and [index for index in parked if self._unpark(index)]:
+                continue
+            turns = {*running, *parked} if running else set()
+            chosen = self._scheduler.choose([index in turns for index in range(len(vcpus))])
+            deadlines = [deadline for index in sleepers if (deadline := vcpus[index].timers.deadline_ticks) is not None]
+            if chosen is not None or not deadlines or self._limits.reached(self._clock.now_ns) is not None:
+                return chosen
+            self._clock.advance_to_tick(min(deadlines))
