@@ -20,6 +20,7 @@ from emu import machine, setup
 from emu.memory import DEFAULT_RAM_BYTES, parse_size
 from emu.observer import Observer
 from emu.outcome import Outcome
+from emu.registers import REGISTERS
 from emu.symbols import Symbols
 from emu.trap import Record
 from firmware.abi import MASK64, PowerState
@@ -65,21 +66,10 @@ class Cpu:
         return self._inner.firmware.power.states[self._vcpu]
 
     def __getitem__(self, name: str) -> int:
-        self._inner.engine.switch(self._vcpu)
-        value: int = self._register(name).get()
-        return value
+        return self._inner.engine.register_of(self._vcpu, _register_name(name))
 
     def __setitem__(self, name: str, value: int) -> None:
-        self._inner.engine.switch(self._vcpu)
-        self._register(name).set(value & MASK64)
-
-    def _register(self, name: str) -> Any:
-        registers = self._inner.engine.reg
-        if name not in registers:
-            raise UserError(
-                f"unknown register {name!r}; there are x0 to x30, {', '.join(sorted(registers.keys() - {f'x{n}' for n in range(31)}))}"
-            )
-        return registers[name]
+        self._inner.engine.set_register_of(self._vcpu, _register_name(name), value & MASK64)
 
 
 class _X(Sequence[int]):
@@ -89,10 +79,10 @@ class _X(Sequence[int]):
     def __getitem__(self, number: Any) -> Any:
         if isinstance(number, slice):
             return tuple(self._cpu[f"x{each}"] for each in range(31)[number])
-        return self._cpu[f"x{number}"]
+        return self._cpu[f"x{range(31)[number]}"]
 
     def __setitem__(self, number: int, value: int) -> None:
-        self._cpu[f"x{number}"] = value
+        self._cpu[f"x{range(31)[number]}"] = value
 
     def __len__(self) -> int:
         return 31
@@ -105,17 +95,27 @@ class Memory:
         self._inner = inner
 
     def __getitem__(self, where: slice) -> bytes:
-        content = self._inner.memory.read(where.start, where.stop - where.start)
+        start, size_bytes = _range(where)
+        content = self._inner.memory.read(start, size_bytes)
         if content is None:
-            raise UserError(f"there is no memory at {where.start:#x} to {where.stop - 1:#x}")
+            raise UserError(f"there is no memory at {start:#x} to {start + size_bytes - 1:#x}")
         return content
 
     def __setitem__(self, where: slice, content: bytes) -> None:
-        if len(content) != where.stop - where.start:
-            raise UserError(f"{len(content)} bytes do not fit {where.stop - where.start}")
+        start, size_bytes = _range(where)
+        if len(content) != size_bytes:
+            raise UserError(f"{len(content)} bytes do not fit {size_bytes}")
         self[where]
-        self._inner.memory.write(where.start, content)
+        self._inner.memory.write(start, content)
         self._inner.engine.flush_translations()
+
+
+def _range(where: Any) -> tuple[int, int]:
+    if not isinstance(where, slice) or where.step is not None or not isinstance(where.start, int) or not isinstance(where.stop, int):
+        raise UserError("memory is asked for by a range of addresses: memory[start:end]")
+    if not 0 <= where.start < where.stop:
+        raise UserError(f"memory[{where.start:#x}:{where.stop:#x}] is no range of addresses")
+    return where.start, where.stop - where.start
 
 
 class _Calls(Observer):
@@ -153,7 +153,7 @@ class Machine:
         initrd: Path_ | None = None,
         dtb: Path_ | None = None,
         append: str = "",
-        smp: int | str = 1,
+        smp: int | str | None = None,
         mpidrs: tuple[int, ...] | None = None,
         memory: str | None = None,
         cpu: str = setup.DEFAULT_CPU,
@@ -169,15 +169,21 @@ class Machine:
         typed: Callable[[int], bytes] = lambda _limit: b"",
     ) -> None:
         rest: dict[str, object] = {name: None if path is None else Path(path) for name, path in _paths(kernel, bios, initrd, dtb)}
-        rest |= {"append": append, "cpu": setup.parse_cpu(cpu), "seed": seed, "max_insns": max_insns, "no_reboot": no_reboot}
+        rest |= {
+            "append": append,
+            "cpu": setup.parse_cpu(cpu),
+            "seed": setup.parse_number("seed", str(seed)),
+            "max_insns": None if max_insns is None else setup.parse_positive("max_insns", str(max_insns)),
+            "no_reboot": no_reboot,
+        }
         choices = setup.Choices(
             host=host,
             psci=psci,
             conduit=conduit,
             smccc=smccc,
-            fwreg=tuple(fwreg),
-            cap=tuple(cap),
-            mpidrs=setup.parse_smp(str(smp)) if mpidrs is None else mpidrs,
+            fwreg=(fwreg,) if isinstance(fwreg, str) else tuple(fwreg),
+            cap=(cap,) if isinstance(cap, str) else tuple(cap),
+            mpidrs=_cpus(smp, mpidrs),
             ram_bytes=DEFAULT_RAM_BYTES if memory is None else parse_size(memory),
             rest=rest,
         )
@@ -192,7 +198,7 @@ class Machine:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._inner.interrupted = True
+        self._inner.interrupted = True  # and so ends whatever runs on
 
     # ---- running
 
@@ -214,6 +220,8 @@ class Machine:
 
     def step(self, instructions: int = 1) -> Outcome | None:
         """Run the vCPU whose turn it is for some instructions; return how the run ended, if it did."""
+        if instructions < 1:
+            raise UserError(f"step takes at least 1 instruction, not {instructions}")
         return self._inner.step(instructions)
 
     # ---- looking
@@ -255,11 +263,25 @@ class Machine:
         is applied as it is: then nothing of the firmware changes.
         """
         check_function_name(self._inner.config, name)
+        if not callable(function):
+            raise UserError(f"a hook is a function of the Trap, not {function!r}")
         self._inner.trap_path.hook(name, function)
+
+
+def _cpus(smp: int | str | None, mpidrs: tuple[int, ...] | None) -> tuple[int, ...]:
+    if mpidrs is None:
+        return setup.parse_smp("1" if smp is None else str(smp))
+    return setup.check_mpidrs(mpidrs, None if smp is None else len(setup.parse_smp(str(smp))))
 
 
 def _paths(*paths: Path_ | None) -> list[tuple[str, Path_ | None]]:
     return list(zip(("kernel", "bios", "initrd", "dtb"), paths, strict=True))
+
+
+def _register_name(name: str) -> str:
+    if name not in REGISTERS:
+        raise unknown("register", name, REGISTERS)
+    return name
 
 
 def _register_id(register: str | int) -> int:

@@ -258,6 +258,24 @@ class Engine:
             self._load(self._contexts[vcpu])
             self.current = vcpu
 
+    def register_of(self, vcpu: int, name: str) -> int:
+        """Return a register of any vCPU, without making it current: a callback may ask."""
+        if vcpu == self.current:
+            return self.reg[name].get()
+        box = ctypes.c_uint64()
+        context = self._contexts[vcpu].context
+        _check(library.uc_context_reg_read(context, ctypes.c_int(REGISTERS[name]), ctypes.byref(box)))
+        return box.value
+
+    def set_register_of(self, vcpu: int, name: str, value: int) -> None:
+        """Write a register of any vCPU, without making it current."""
+        if vcpu == self.current:
+            self.reg[name].set(value)
+            return
+        box = ctypes.c_uint64(value)
+        context = self._contexts[vcpu].context
+        _check(library.uc_context_reg_write(context, ctypes.c_int(REGISTERS[name]), ctypes.byref(box)))
+
     def reset_current(self) -> None:
         """Give the current vCPU its power-on state."""
         self._load(self._pristine[self.current])
@@ -280,6 +298,7 @@ class Engine:
 
         Raises EngineError where the guest touched memory that is not there, and again whatever a callback raised.
         """
+        assert count > 0, "0 would be without end"
         self._count.value = count
         error = library.uc_emu_start(self.handle, ctypes.c_uint64(self.pc.get()), _ZERO, _ZERO, self._count)
         if self.failure is not None:

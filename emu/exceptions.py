@@ -29,7 +29,6 @@ EXCEPTION_NAMES: Final = {
 SYNCHRONOUS: Final = 0x000
 
 # Offsets within a vector table by where the exception comes from.
-_FROM_SP_EL0: Final = 0x000
 _FROM_SP_ELX: Final = 0x200
 _FROM_LOWER_EL: Final = 0x400
 
@@ -125,17 +124,24 @@ def _accessed_va(engine: Engine, pc: int, address: int) -> int | None:
     for operand in [] if instruction is None else instruction.operands:
         if operand.type != capstone.arm64.ARM64_OP_MEM:
             continue
-        index = _value(engine, instruction, operand.mem.index) << operand.shift.value if operand.mem.index else 0
-        va: int = _value(engine, instruction, operand.mem.base) + operand.mem.disp + index & MASK64
+        base, index = (_value(engine, instruction, register) for register in (operand.mem.base, operand.mem.index))
+        if base is None or index is None:
+            continue
+        if operand.ext == capstone.arm64.ARM64_EXT_SXTW:
+            index = (index & MASK32 ^ 0x8000_0000) - 0x8000_0000
+        va: int = base + operand.mem.disp + (index << operand.shift.value) & MASK64
         # An access of up to 64 bytes may begin below the byte that failed.
         if (address - va) % _PAGE_BYTES < _LARGEST_ACCESS_BYTES:
             return va
     return None
 
 
-def _value(engine: Engine, instruction: Any, register: int) -> int:
-    name = instruction.reg_name(register)
+def _value(engine: Engine, instruction: Any, register: int) -> int | None:
+    """Return what a base or index register holds; None for one that is not a general register, as in a vector's addresses."""
+    name = instruction.reg_name(register) if register else "xzr"
     if name in ("xzr", "wzr"):
         return 0
-    value = engine.reg[{"fp": "x29", "lr": "x30"}.get(name, "x" + name[1:] if name[0] == "w" else name)].get()
-    return value & MASK32 if name[0] == "w" else value
+    whole = {"fp": "x29", "lr": "x30"}.get(name, "x" + name[1:] if name[0] == "w" else name)
+    if whole not in engine.reg:
+        return None
+    return engine.reg[whole].get() & (MASK32 if name[0] == "w" else MASK64)

@@ -39,7 +39,8 @@ from emu.trap import Record, TrapPath
 from emu.turns import Turns
 from emu.vcpu import Vcpu, Wait, serve_system_registers
 from firmware import fwregs
-from firmware.abi import ENTRY_PSTATE, PowerState
+from firmware.abi import ENTRY_PSTATE, MASK32, MASK64, SMC64, PowerState
+from firmware.errors import UserError
 from firmware.pv_time import STOLEN_TIME_OFFSET_BYTES, stolen_time_address
 from firmware.trap import (
     Enter,
@@ -97,6 +98,8 @@ class Machine:
         self._exceptions = Exceptions(self.engine)
         self._system_event: SystemEvent | None = None
         self._until_met = False
+        self._final: Outcome | None = None
+        self._is_running = False
         self._limits = Limits(setup)
         self._turns = Turns(self.clock, self.scheduler, self._limits, self._wake, self._unpark)
         serve_system_registers(self.engine, self.clock, lambda: self.vcpus, setup.seed)
@@ -120,17 +123,19 @@ class Machine:
         if calls is None or calls:
             self.trap_path.watch(observer.call, calls)
 
-    def at_call(self, point: CallPoint, action: Callable[[], None]) -> None:
-        """Do something at the instant after a function's Nth call, before any further instruction."""
+    def at_call(self, point: CallPoint, action: Callable[[], None]) -> Callable[[], None]:
+        """Do something at the instant after a function's Nth call from now, before any further instruction; return what calls it off."""
         seen = 0
 
         def count(_record: Record) -> None:
             nonlocal seen
             seen += 1
             if seen == point.number:
+                call_off()
                 action()
 
-        self.trap_path.watch(count, frozenset({point.function}))
+        call_off = self.trap_path.after(point.function, count)
+        return call_off
 
     def _watch_call_points(self) -> None:
         for change in self.setup.version_changes:
@@ -183,28 +188,29 @@ class Machine:
 
     def _suspend_system(self, trap: Trap) -> None:
         # The caller's registers tell where it resumes: x1 the entry point, x2 the context (DEN 0022, SYSTEM_SUSPEND).
-        entry, context_id = self.engine.x[1].get(), self.engine.x[2].get()
+        # An SMC32 call's arguments are W registers (DEN 0028).
+        width = MASK64 if trap.regs[0] & SMC64 else MASK32
+        entry, context_id = (self.engine.x[number].get() & width for number in (1, 2))
         self.vcpus[trap.vcpu].resume = EntryState(entry, context_id, ENTRY_PSTATE, trap.big_endian)
         for index, vcpu in enumerate(self.vcpus):
             if self._is_on(index):
                 self._event(MpState(index, MpStateValue.SUSPENDED))
                 vcpu.wait = Wait.SYSTEM_SUSPEND
 
-    def _after_system_event(self) -> Outcome | None:
+    def _after_system_event(self) -> None:
         event, self._system_event = self._system_event, None
         if event is None:
-            return None
+            return
         if event.type is SystemEventType.SHUTDOWN:
-            return Outcome(ExitCode.OK, "system off")
+            raise Ended(ExitCode.OK, "system off")
         if self.setup.no_reboot:
-            return Outcome(ExitCode.RESET, "system reset, and -no-reboot")
+            raise Ended(ExitCode.RESET, "system reset, and -no-reboot")
         self._event(Reset())
         self.scheduler.reset()
         self.vcpus = [Vcpu(ready_ns=self.clock.now_ns) for _ in self.vcpus]
         self.console.reset()
         self._power_on()
         self._audience.event(0, "system reset")
-        return None
 
     # ---- exceptions
 
@@ -295,14 +301,14 @@ class Machine:
         if point is None:
             return self._run()
         self._until_met = False
-        if isinstance(point, CallPoint):
-            self.at_call(point, self._until_was_called)
-        else:
-            self.console.look_for(point)
+        call_off = self.at_call(point, self._until_was_called) if isinstance(point, CallPoint) else None
+        self.console.look_for(None if isinstance(point, CallPoint) else point)
         outcome = self._run()
         met = self._until_met or self.console.matched
         self._until_met = False
         self.console.look_for(None)
+        if call_off is not None:
+            call_off()
         if met:
             return Outcome(ExitCode.OK, "--until was met")
         if outcome.code in (ExitCode.OK, ExitCode.LIMIT, ExitCode.NO_PROGRESS):
@@ -310,29 +316,33 @@ class Machine:
         return outcome
 
     def _run(self) -> Outcome:
-        try:
-            outcome = None
-            while outcome is None:
-                outcome = self._turn()
-        except Ended as ended:
-            self.console.flush()
-            outcome = ended.outcome
+        outcome = None
+        while outcome is None:
+            outcome = self.step(None)
         return outcome
 
-    def step(self, instructions: int) -> Outcome | None:
-        """Give the vCPU whose turn it is some instructions; return how the run ended, if it did."""
+    def step(self, instructions: int | None) -> Outcome | None:
+        """Give the vCPU whose turn it is some instructions, None for a slice; return how the run ended, if it did.
+
+        What the guest has ended stays ended. Raises UserError when asked from within a turn, by a hook.
+        """
+        if self._is_running:
+            raise UserError("the machine is running: whoever looks on cannot run it")
+        self._is_running = True
         try:
-            return self._turn(instructions)
+            if self._final is None:
+                return self._turn(instructions)
         except Ended as ended:
             self.console.flush()
-            return ended.outcome
+            self._final = ended.outcome
+        finally:
+            self._is_running = False
+        return self._final
 
     def _turn(self, instructions: int | None = None) -> Outcome | None:
         if self.interrupted:
             return Outcome(ExitCode.INTERRUPTED, "interrupted")
-        ended = self._after_system_event()
-        if ended is not None:
-            return ended
+        self._after_system_event()
         index = self._turns.next(self.vcpus, self._is_on)
         limit = self._limits.reached(self.clock.now_ns)
         if limit is not None:

@@ -10,6 +10,7 @@ from emu.observer import Observer
 from emu.outcome import Outcome
 from emu.trap import Record
 from firmware.abi import PowerState
+from firmware.errors import UserError
 from firmware.trap import EntryState, Event, Reply
 
 
@@ -59,4 +60,8 @@ class Recorder(Observer):
         self._write(tracefile.End(self._machine.clock.now_ns, outcome.code, outcome.sentence))
 
     def _write(self, line: tracefile.Line) -> None:
-        self._stream.write(tracefile.encode(line) + b"\n")
+        try:
+            self._stream.write(tracefile.encode(line) + b"\n")
+            self._stream.flush()
+        except OSError as error:
+            raise UserError(f"--trace cannot be written: {error.strerror}") from None

@@ -10,6 +10,7 @@ from emu.observer import Observer
 from emu.trace import Text
 from emu.trap import Record
 from firmware.abi import PowerState
+from firmware.errors import UserError
 from firmware.trap import EntryState
 
 _INSTRUCTIONS_AROUND: Final = 4
@@ -30,7 +31,10 @@ class Log(Observer):
 
     def _line(self, line: str) -> None:
         self._machine.console.flush()  # what came before the line is shown before it
-        print(line, file=self._stream)
+        try:
+            print(line, file=self._stream, flush=True)
+        except OSError as error:
+            raise UserError(f"the log cannot be written: {error.strerror}") from None
 
     def call(self, record: Record) -> None:
         engine = self._machine.engine

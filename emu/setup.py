@@ -7,7 +7,7 @@ import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
 from emu.devicetree import Method, PsciIds, PsciNode, Spec, amend, build, psci_node
 from emu.engine import CPU_MODELS
@@ -306,12 +306,18 @@ def parse_smp(text: str) -> tuple[int, ...]:
 
 def parse_mpidrs(text: str, count: int | None) -> tuple[int, ...]:
     """Read a list of MPIDR affinity values, one per vCPU."""
-    values = tuple(parse_number("--mpidr", part.strip()) for part in text.split(","))
+    return check_mpidrs(tuple(parse_number("--mpidr", part.strip()) for part in text.split(",")), count)
+
+
+def check_mpidrs(values: tuple[int, ...], count: int | None) -> tuple[int, ...]:
+    """Return MPIDR affinity values, one per vCPU, if a machine can have them."""
+    if not values:
+        raise UserError("--mpidr names no CPU")
     for value in values:
         if value & ~AFFINITY_MASK:
             raise UserError(f"--mpidr {value:#x} has bits outside Aff3, Aff2, Aff1 and Aff0 ({AFFINITY_MASK:#x})")
     if len(set(values)) != len(values):
-        raise UserError(f"--mpidr {text}: two CPUs have the same value")
+        raise UserError(f"--mpidr {', '.join(map(hex, values))}: two CPUs have the same value")
     if len(values) > MAX_VCPUS or (count is not None and len(values) != count):
         raise UserError(f"--mpidr names {len(values)} CPUs; {f'-smp asks for {count}' if count else f'at most {MAX_VCPUS} are offered'}")
     return values
@@ -323,7 +329,6 @@ def parse_cpu(text: str) -> str:
     return text
 
 
-DebugCategory = Literal["psci", "int", "in_asm", "engine"]
 DEBUG_CATEGORIES: Final = ("psci", "int", "in_asm", "engine")
 
 

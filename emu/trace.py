@@ -77,9 +77,8 @@ class Text:
         return f"{fid:#010x} ({kind})"
 
     def _invocation(self, record: Record) -> str:
-        fid = record.trap.regs[0] & MASK32
         if record.function is None:
-            return self.function_name(fid)
+            return self.function_name(record.trap.regs[0])
         named = zip(record.function.args, record.trap.regs[1:], strict=False)
         return f"{record.function.name}({', '.join(f'{name}={self._argument(name, value)}' for name, value in named)})"
 

@@ -24,7 +24,6 @@ from typing import Annotated, Final, TypeAlias
 import msgspec
 
 from firmware.abi import Version
-from firmware.dispatch import Firmware
 from firmware.errors import InputError
 from firmware.host import SPECTRE_STATES, Config, Mitigations
 from firmware.hosts import host_named
@@ -267,7 +266,7 @@ def event_of(line: Other) -> Event:
 
 def read(path: Path) -> Iterator[tuple[int, Line]]:
     """Yield (line number from 1, line) of a trace; raise InputError for what is not one, as soon as it is met."""
-    vcpus = 0
+    vcpus, line = 0, None
     for number, text in _lines(path):
         try:
             line = _decoder.decode(text)
@@ -283,6 +282,8 @@ def read(path: Path) -> Iterator[tuple[int, Line]]:
         elif isinstance(line, Call | Other | Machine) and line.vcpu >= vcpus:
             raise InputError(f"{path}: line {number} names cpu{line.vcpu}; the header has {vcpus}")
         yield number, line
+    if not isinstance(line, End):
+        raise InputError(f"{path} has no end: it was cut off, or its run was")
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -316,7 +317,3 @@ def _check(line: Line) -> None:
     elif isinstance(line, Other):
         event_of(line)
         reply_of(line.reply)
-
-
-def firmware_of(line: Header) -> Firmware:
-    return Firmware(config_of(line), line.seed)

@@ -20,6 +20,7 @@ from emu.registers import REGISTERS, SCTLR_EL1, library
 from emu.scheduler import TRAP_NS, Clock
 from firmware.abi import MASK64, PowerState
 from firmware.dispatch import Firmware, functions_by_id
+from firmware.errors import UserError
 from firmware.table import Function, Keyed, Live, Table
 from firmware.trap import Conduit, Reply, Resume, Trap
 
@@ -68,6 +69,7 @@ class TrapPath:
         self._observers: list[tuple[frozenset[str] | None, Callable[[Record], None]]] = []
         self._recent: deque[tuple[int, int, Conduit, list[int], Reply]] = deque(maxlen=_RECENT_CALLS)
         self._batch = _Batch(engine, ("x0", "x1", "x2", "x3", "pc"))
+        self._actions: list[tuple[frozenset[str] | None, Callable[[Record], None]]] = []
         self._hooks: dict[str, list[Callable[[Trap], int | Reply | None]]] = {}
         self._batches: dict[Reply, _Batch] = {}
         self._answer = {EXCP_HVC: _no_answer, EXCP_SMC: _no_answer}
@@ -90,6 +92,19 @@ class TrapPath:
         """Show every trap of the named functions, or of all, to an observer once it is answered and applied."""
         self._observers.append((names, observer))
         self.rebuild()
+
+    def after(self, name: str, action: Callable[[Record], None]) -> Callable[[], None]:
+        """Do something after every call of a row, once all observers have seen it; return what ends that."""
+        entry = (frozenset({name}), action)
+        self._actions.append(entry)
+        self.rebuild()
+
+        def end() -> None:
+            if entry in self._actions:
+                self._actions.remove(entry)
+                self.rebuild()
+
+        return end
 
     def hook(self, name: str, function: Callable[[Trap], int | Reply | None]) -> None:
         """Ask a function first at every call of a row: None leaves it to the firmware, anything else is the answer."""
@@ -180,7 +195,7 @@ class TrapPath:
         return any(names is None for names, _ in self._observers)
 
     def _watched_names(self) -> frozenset[str]:
-        return frozenset().union(*(names for names, _ in self._observers if names is not None))
+        return frozenset().union(*(names for names, _ in [*self._observers, *self._actions] if names is not None))
 
     def _is_watched(self, fid: int) -> bool:
         function = self.names.get(fid)
@@ -199,7 +214,7 @@ class TrapPath:
         reply = _replaced(answers[-1]) if answers else firmware.handle(trap)
         self._finish(trap, reply, x)
         record = Record(trap, pc, function, reply, before, tuple(firmware.power.states))
-        for names, observer in self._observers:
+        for names, observer in [*self._observers, *self._actions]:
             if names is None or (function is not None and function.name in names):
                 observer(record)
 
@@ -255,7 +270,14 @@ def _ignore(_record: Record) -> None:
 
 
 def _replaced(answer: int | Reply) -> Reply:
-    return answer if isinstance(answer, Reply) else Reply(((0, answer & MASK64),))
+    if isinstance(answer, int):
+        return Reply(((0, answer & MASK64),))
+    if not isinstance(answer, Reply):
+        raise UserError(f"a hook returns None, an int or a Reply, not {answer!r}")
+    if answer.resume not in (Resume.NEXT, Resume.SAME, Resume.UNDEF):
+        # What else there is changes power states, which are the firmware's.
+        raise UserError(f"a hook's reply cannot resume with {answer.resume.name}; allowed: NEXT, SAME, UNDEF")
+    return answer
 
 
 def _four(x: list[int]) -> tuple[int, int, int, int]:

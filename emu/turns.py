@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from emu.limits import Limits
-from emu.scheduler import Clock, Scheduler
+from emu.scheduler import NS_PER_TICK, Clock, Scheduler
 from emu.vcpu import Vcpu, Wait
+
+# Three centuries of virtual time: a deadline beyond is none, and times stay within 64 bits.
+_LAST_TICK: Final = (1 << 63) // NS_PER_TICK
 
 
 class Turns:
@@ -44,6 +48,7 @@ class Turns:
             turns = {*running, *parked} if running else set()
             chosen = self._scheduler.choose([index in turns for index in range(len(vcpus))])
             deadlines = [deadline for index in sleepers if (deadline := vcpus[index].timers.deadline_ticks) is not None]
+            deadlines = [deadline for deadline in deadlines if deadline < _LAST_TICK]
             if chosen is not None or not deadlines or self._limits.reached(self._clock.now_ns) is not None:
                 return chosen
             self._clock.advance_to_tick(min(deadlines))

@@ -27,8 +27,7 @@ def pv_time_features(config: Config, discovery: Discovery) -> Mapping[int, Resul
 
     Presence: where ARCH_FEATURES knows it. Convention: SMC64.
     x1  PV_call_id  32 bits
-    Returns SUCCESS, or NOT_SUPPORTED; also that while no structure is configured
-    (Linux 38480df564cc, "KVM: arm64: Document PV-time interface", (mem): unchecked commit, behaviour in the recorded vectors).
+    Returns SUCCESS, or NOT_SUPPORTED; also that while no structure is configured (recorded answers, tests/vectors).
     """
     if config.pv_time_base is None:
         return {}

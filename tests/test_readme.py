@@ -33,7 +33,6 @@ def test_a_command_prints_what_the_readme_shows(
     command: str, shown: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(_ROOT)
-    (_ROOT / "build").mkdir(exist_ok=True)
 
     if ".cache/kernels" in command:
         real.kernel()

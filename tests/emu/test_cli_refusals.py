@@ -73,7 +73,7 @@ SENTENCES: Final[dict[tuple[str, ...], str]] = {
     ("-smp", "-1"): "-smp '-1': cpus must be a number from 1 to 8",
     ("-smp", "cpus=4,clusters=3"): "-smp 'cpus=4,clusters=3': 4 CPUs do not divide into 3 clusters",
     ("-smp", "sockets=2"): "-smp 'sockets=2': 'sockets' is not offered; allowed: N or cpus=N,clusters=M",
-    ("--mpidr", "0,0"): "--mpidr 0,0: two CPUs have the same value",
+    ("--mpidr", "0,0"): "--mpidr 0x0, 0x0: two CPUs have the same value",
     ("--mpidr", "0x1000000"): "--mpidr 0x1000000 has bits outside Aff3, Aff2, Aff1 and Aff0 (0xff00ffffff)",
     ("--mpidr", "0,1", "-smp", "3"): "--mpidr names 2 CPUs; -smp asks for 3",
     ("--mpidr", "0,1,2,3,4,5,6,7,8"): "--mpidr names 9 CPUs; at most 8 are offered",

@@ -299,8 +299,8 @@ def test_firmware_and_oracle_never_part(machine: type[Machine]) -> None:
             derandomize=True,
             database=None,
             deadline=None,
-            max_examples=150,
-            stateful_step_count=60,
+            max_examples=100,
+            stateful_step_count=50,
             suppress_health_check=list(HealthCheck),
         ),
     )

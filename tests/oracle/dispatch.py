@@ -33,7 +33,7 @@ def psci_features(call: Call) -> int:
     if row is None or not (row.range == "psci" or row.name == "SMCCC_VERSION") or not present(call.config, call.world, row):
         return Psci.NOT_SUPPORTED
     if row.name == "CPU_SUSPEND" and not call.config.columns.always_standby:
-        return OS_INITIATED_FLAG | (EXTENDED_STATE_ID_FLAG if call.config.extended_power_state else 0)
+        return OS_INITIATED_FLAG | (EXTENDED_STATE_ID_FLAG if call.extended else 0)
     return row.flags
 
 

@@ -163,7 +163,7 @@ def range_outside_ram(call: Call) -> bool:
 
 
 PREDICATES: Final[dict[str, Callable[[Call], bool]]] = {
-    "reserved power_state": lambda call: bool(call.u32 & RESERVED_POWER_STATE[call.config.extended_power_state]),
+    "reserved power_state": lambda call: bool(call.u32 & RESERVED_POWER_STATE[call.extended]),
     "bad power-down entry": lambda call: call.powerdown and bad_entry(call),
     "bad entry": bad_entry,
     "unknown target": lambda call: call.config.find(call.args[0]) is None,

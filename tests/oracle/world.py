@@ -85,20 +85,25 @@ class Call:
         return PendingReset(self.args[first], self.args[first + 1], self.trap.big_endian)
 
     @property
+    def extended(self) -> bool:
+        """Whether power_state has the extended format, which a guest can only ask for from 1.0 on."""
+        return self.config.extended_power_state and self.version >= 0x1_0000
+
+    @property
     def power_state(self) -> int:
         """What CPU_SUSPEND is told; CPU_DEFAULT_SUSPEND is a powerdown of the CPU alone."""
         if self.base_name == "CPU_DEFAULT_SUSPEND":
-            return 1 << (30 if self.config.extended_power_state else 16)
+            return 1 << (30 if self.extended else 16)
         return self.u32
 
     @property
     def powerdown(self) -> bool:
-        return bool(self.power_state >> (30 if self.config.extended_power_state else 16) & 1)
+        return bool(self.power_state >> (30 if self.extended else 16) & 1)
 
     @property
     def suspend_level(self) -> int:
         """How far up CPU_SUSPEND reaches: a field of the original format, StateID's highest nonzero digit in the extended one."""
-        if not self.config.extended_power_state:
+        if not self.extended:
             return self.power_state >> 24 & 3
         digits = f"{self.power_state & 0x0FFF_FFFF:x}"
         return min(len(digits) - 1, 3)
