@@ -37,7 +37,7 @@ from emu.semihosting import HLT_SEMIHOSTING, Semihosting
 from emu.setup import CallPoint, Setup
 from emu.trap import Record, TrapPath
 from emu.turns import Turns
-from emu.vcpu import Vcpu, Wait, serve_system_registers
+from emu.vcpu import Vcpu, Wait, serve_system_registers, standstill
 from firmware import fwregs
 from firmware.abi import ENTRY_PSTATE, MASK32, MASK64, SMC64, PowerState
 from firmware.errors import UserError
@@ -348,7 +348,7 @@ class Machine:
         if limit is not None:
             return limit
         if index is None:
-            return Outcome(ExitCode.DEADLOCK, f"deadlock: {self._standstill()}")
+            return Outcome(ExitCode.DEADLOCK, f"deadlock: {standstill(self.vcpus, self.firmware.power.states)}")
         before = self.firmware.power.states[index]
         self.engine.switch(index)
         if before is PowerState.ON_PENDING or not self.firmware.has_run:
@@ -395,10 +395,3 @@ class Machine:
         if vcpu.stolen_at is not None:
             vcpu.stolen_ns += self.clock.now_ns - vcpu.ready_ns
             self.memory.write(vcpu.stolen_at, vcpu.stolen_ns.to_bytes(8, "little"))
-
-    def _standstill(self) -> str:
-        states = self.firmware.power.states
-        return ", ".join(
-            f"cpu{index} is {states[index].name}" + (f" and waits for {vcpu.wait.value}" if self._is_on(index) else "")
-            for index, vcpu in enumerate(self.vcpus)
-        )

@@ -13,6 +13,7 @@ from emu.devices.timer import Timer, VcpuTimers
 from emu.engine import Engine
 from emu.registers import SystemRegister
 from emu.scheduler import Clock
+from firmware.abi import PowerState
 from firmware.trap import EntryState
 
 # CNTPCT_EL0 and CNTVCT_EL0; CNT{P,V}_TVAL_EL0, CTL and CVAL differ in op2.
@@ -61,6 +62,15 @@ class Vcpu:
     @property
     def can_be_woken(self) -> bool:
         return self.wait not in (Wait.NOTHING, Wait.PARKED)
+
+
+def standstill(vcpus: Sequence[Vcpu], states: Sequence[PowerState]) -> str:
+    """Tell what each vCPU of a machine that cannot go on waits for."""
+    pairs = enumerate(zip(vcpus, states, strict=True))
+    return ", ".join(
+        f"cpu{index} is {state.name}" + ("" if state is PowerState.OFF else f" and waits for {vcpu.wait.value}")
+        for index, (vcpu, state) in pairs
+    )
 
 
 def serve_system_registers(engine: Engine, clock: Clock, vcpus: Callable[[], Sequence[Vcpu]], seed: int) -> None:

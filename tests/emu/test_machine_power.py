@@ -472,6 +472,29 @@ def test_system_suspend_without_the_capability_is_not_supported_on_kvm(bench: Be
     assert kept(machine)[0] == -1 & MASK64
 
 
+def test_an_smc32_system_suspend_resumes_at_the_low_half_of_its_entry_point(bench: Bench) -> None:
+    junk = 0xDEAD_0000_0000_0000
+    program: list[Part] = [
+        set_system("CNTV_TVAL_EL0", 1000),
+        set_system("CNTV_CTL_EL0", 1),
+        adr(1, "resumed"),
+        mov(2, junk),
+        0xAA02_0021,  # orr x1, x1, x2
+        mov(2, junk | CONTEXT & 0xFFFF_FFFF),
+        mov(0, SYSTEM_SUSPEND & ~0x4000_0000),
+        hvc(),
+        exits(1),
+        Label("resumed"),
+        copy(19, 0),
+        exits(2),
+    ]
+
+    outcome, machine = bench.run(*program)
+
+    assert outcome.code == 2
+    assert kept(machine)[0] == CONTEXT & 0xFFFF_FFFF
+
+
 def test_a_vcpu_that_is_off_stays_off_over_system_suspend(bench: Bench) -> None:
     _, machine = system_suspends(bench, "kvm-6.12")
 

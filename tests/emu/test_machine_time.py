@@ -482,3 +482,12 @@ def test_each_vcpu_has_its_own_stolen_time_structure(bench: Bench) -> None:
 
 def test_a_tick_is_sixteen_nanoseconds() -> None:
     assert NS_PER_TICK == 16
+
+
+def test_a_deadline_that_no_counter_reaches_wakes_nobody(bench: Bench) -> None:
+    program: list[Part] = [set_system("CNTV_CVAL_EL0", (1 << 64) - 1), set_system("CNTV_CTL_EL0", 1), WFI, exits(9)]
+
+    outcome, machine = bench.run(*program)
+
+    assert outcome.code == ExitCode.DEADLOCK
+    assert machine.clock.now_ns < 1 << 40

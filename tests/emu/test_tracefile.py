@@ -45,8 +45,18 @@ def test_a_replay_on_the_same_host_has_no_difference(tmp_path: Path, guest: str,
     assert replay.events
 
 
-def test_a_run_whose_version_changes_replays(trace: Path) -> None:
+def test_a_run_whose_version_changes_replays(trace: Path, tmp_path: Path) -> None:
     assert list(Replay(trace).differences()) == []
+    record(tmp_path / "t", "version-loop", "-psci", "0.2@call:PSCI_VERSION#2")  # the very call the change comes after
+    assert list(Replay(tmp_path / "t").differences()) == []
+
+
+def test_a_trace_that_was_cut_off_is_refused(trace: Path, tmp_path: Path) -> None:
+    path = tmp_path / "t"
+    path.write_bytes(b"".join(trace.read_bytes().splitlines(keepends=True)[:-1]))
+
+    with pytest.raises(UserError, match="has no end"):
+        list(Replay(path).differences())
 
 
 def test_the_first_line_says_what_the_firmware_was_and_the_last_how_it_ended(trace: Path) -> None:
