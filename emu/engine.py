@@ -26,6 +26,7 @@ from emu.registers import (
     CNTHCTL_EL2,
     CPTR_EL3,
     HCR_EL2,
+    PSTATE_EL,
     REGISTERS,
     SCR_EL3,
     SPSR_EL1,
@@ -70,7 +71,6 @@ _CP_REG: Final = ctypes.c_int(arm64.UC_ARM64_REG_CP_REG)
 _TLB_FLUSH: Final = ctypes.c_int(unicorn.UC_CTL_TLB_FLUSH | 0 << 26 | unicorn.UC_CTL_IO_WRITE << 30)
 _MAP_NORESERVE: Final = getattr(mmap, "MAP_NORESERVE", 0)
 
-_EL_MASK: Final = 0xC  # PSTATE.EL
 
 _SCRATCH_PAGE: Final = 0x1000
 _SYNDROMES: Final = (0x5600_1234, 0xF200_4321)  # SVC #0x1234, BRK #0x4321
@@ -359,7 +359,7 @@ class Engine:
 
         def on_mrs(_uc: int, target: int, cp_reg: int, _user: int) -> int:
             found = by_key_read.get(string_at(cp_reg, 20))
-            if found is None or not (pstate.get() & _EL_MASK or may(found[0])):
+            if found is None or not (pstate.get() & PSTATE_EL or may(found[0])):
                 return 0
             try:
                 result.value = found[1]()
@@ -370,7 +370,7 @@ class Engine:
 
         def on_msr(_uc: int, _source: int, cp_reg: int, _user: int) -> int:
             found = by_key_write.get(string_at(cp_reg, 20))
-            if found is None or not (pstate.get() & _EL_MASK or may(found[0])):
+            if found is None or not (pstate.get() & PSTATE_EL or may(found[0])):
                 return 0
             try:
                 found[1](ctypes.c_uint64.from_address(cp_reg + 24).value)

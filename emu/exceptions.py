@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from emu.engine import Engine
 from emu.outcome import GuestCrash
-from emu.registers import SCTLR_EL1, SPSR_EL1
+from emu.registers import PSTATE_EL, SCTLR_EL1, SPSR_EL1
 from firmware.abi import ENTRY_PSTATE, MASK32, MASK64
 
 # Exceptions as the engine numbers them (Unicorn 2.1.4, qemu/target/arm/cpu.h).
@@ -46,7 +46,6 @@ EC_SHIFT: Final = 26
 EC_WFX: Final = 0x01
 
 _SP_SEL: Final = 0x1
-_EL_MASK: Final = 0xC
 _PAN: Final = 1 << 22
 _SCTLR_M: Final = 1 << 0
 _PAGE_BYTES: Final = 0x1000
@@ -72,7 +71,7 @@ class Exceptions:
         """
         engine = self._engine
         pstate = engine.pstate.get()
-        if pstate & _EL_MASK == 0:
+        if pstate & PSTATE_EL == 0:
             offset += _FROM_LOWER_EL
         elif pstate & _SP_SEL:
             offset += _FROM_SP_ELX
@@ -81,7 +80,7 @@ class Exceptions:
         if return_address == vector == before:
             raise GuestCrash(f"{first}, and its vector {vector:#x} cannot be executed: {why}")
         self._entered[engine.current] = (vector, why)
-        if not (pstate & _EL_MASK and pstate & _SP_SEL):
+        if not (pstate & PSTATE_EL and pstate & _SP_SEL):
             # Writing PSTATE banks no stack pointer.
             engine.reg["sp_el0"].set(engine.sp.get())
             engine.sp.set(engine.reg["sp_el1"].get())
@@ -102,7 +101,7 @@ class Exceptions:
         """
         engine = self._engine
         pc = engine.pc.get()
-        same_el = int(bool(engine.pstate.get() & _EL_MASK))
+        same_el = int(bool(engine.pstate.get() & PSTATE_EL))
         ec = (EC_INSTRUCTION_ABORT_LOWER if is_fetch else EC_DATA_ABORT_LOWER) + same_el
         esr = ec << EC_SHIFT | ESR_IL | ISS_EXTERNAL_ABORT
         far = pc

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import partial
-from typing import Final
 
 from emu.board import Board
 from emu.devices.timer import VcpuTimers
@@ -31,7 +30,7 @@ from emu.limits import Limits
 from emu.observer import Audience, Observer
 from emu.outcome import Ended, ExitCode, GuestCrash, Outcome
 from emu.parking import is_parked
-from emu.registers import SCTLR_EL1
+from emu.registers import SCTLR_EE, SCTLR_EL1
 from emu.scheduler import Clock, Scheduler
 from emu.semihosting import HLT_SEMIHOSTING, Semihosting
 from emu.setup import CallPoint, Setup
@@ -58,8 +57,6 @@ from firmware.trap import (
     Woken,
     WriteMemory,
 )
-
-_SCTLR_EE: Final = 1 << 25
 
 
 class Machine:
@@ -283,7 +280,7 @@ class Machine:
         engine.switch(index)
         engine.reset_current()
         if entry.big_endian:
-            engine.set_system_register(SCTLR_EL1, engine.system_register(SCTLR_EL1) | _SCTLR_EE)
+            engine.set_system_register(SCTLR_EL1, engine.system_register(SCTLR_EL1) | SCTLR_EE)
         engine.set_pstate(entry.pstate)
         engine.pc.set(entry.pc)
         engine.x[0].set(entry.x0)

@@ -40,6 +40,10 @@ REGISTERS: Final = {
 }
 
 
+SCTLR_EE: Final = 1 << 25  # SCTLR_EL1.EE
+PSTATE_EL: Final = 0xC
+
+
 class Register:
     """One register of the current vCPU, 64 bits wide."""
 

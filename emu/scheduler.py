@@ -13,7 +13,8 @@ import random
 from collections.abc import Sequence
 from typing import Final
 
-COUNTER_HZ: Final = 62_500_000  # CNTFRQ_EL0, QEMU's
+from firmware.vendor_hyp import COUNTER_HZ
+
 NS_PER_TICK: Final = 1_000_000_000 // COUNTER_HZ
 
 SLICE_INSTRUCTIONS: Final = 10_000

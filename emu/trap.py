@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 
 from emu.engine import Engine
 from emu.exceptions import EXCP_HVC, EXCP_SMC
-from emu.registers import REGISTERS, SCTLR_EL1, library
+from emu.registers import REGISTERS, SCTLR_EE, SCTLR_EL1, library
 from emu.scheduler import TRAP_NS, Clock
 from firmware.abi import MASK64, PowerState
 from firmware.dispatch import Firmware, functions_by_id
@@ -24,7 +24,6 @@ from firmware.errors import UserError
 from firmware.table import Function, Keyed, Live, Table
 from firmware.trap import Conduit, Reply, Resume, Trap
 
-_SCTLR_EE: Final = 1 << 25
 _RECENT_CALLS: Final = 10
 _IMMEDIATE_SHIFT: Final = 5
 _IMMEDIATE_MASK: Final = 0xFFFF
@@ -229,7 +228,7 @@ class TrapPath:
         return self.names.get(x0 & self._firmware.config.host.function_id_mask)
 
     def _is_big_endian(self) -> bool:
-        return bool(self._engine.system_register(SCTLR_EL1) & _SCTLR_EE)
+        return bool(self._engine.system_register(SCTLR_EL1) & SCTLR_EE)
 
     def _immediate(self, pc: int) -> int:
         word = self._engine.instruction_at(pc)

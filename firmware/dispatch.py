@@ -40,8 +40,8 @@ class FirmwareState:
     version, psci_0_2, bitmaps  the registers' values
     power                       power states, pending entries, and what PSCI remembers beside them
     entropy                     seed and position
-    clock_ns                    virtual time of the latest trap
     has_run                     whether any vCPU has been entered
+    Time is not among them: it comes in with each event that needs it.
     """
 
     version: Version
@@ -49,7 +49,6 @@ class FirmwareState:
     bitmaps: tuple[tuple[str, int], ...]
     power: PowerSnapshot
     entropy: tuple[int, int]
-    clock_ns: int
     has_run: bool
 
 
@@ -65,7 +64,6 @@ class Firmware:
         self.power = Power(config.mpidrs)
         self.entropy = Entropy(seed)
         self.has_run = False
-        self.clock_ns = 0
         self.tables: Tables = build(config, SERVICES)
         self._statuses: dict[int, Reply] = {}
 
@@ -99,13 +97,11 @@ class Firmware:
                 assert_never(event)
 
     def _trap(self, trap: Trap) -> Reply:
-        self.clock_ns = trap.time_ns
         found = self.tables.by_conduit[trap.conduit].find(trap.regs[0], trap.regs[1], trap.imm)
         return self.answer(found, trap.vcpu, trap.regs[1:], trap.big_endian, trap.time_ns) if isinstance(found, Live) else found
 
     def answer(self, live: Live, vcpu: int, args: tuple[int, int, int], big_endian: bool, time_ns: int) -> Reply:
         """Work out the reply to a call whose table entry is not a ready answer; `args` are x1 to x3 as the guest left them."""
-        self.clock_ns = time_ns
         if live.truncated:
             x1, x2, x3 = args
             args = (x1 & MASK32, x2 & MASK32, x3 & MASK32)
@@ -152,7 +148,6 @@ class Firmware:
             self.config.bitmaps,
             self.power.snapshot(),
             (self.entropy.seed, self.entropy.position),
-            self.clock_ns,
             self.has_run,
         )
 
@@ -162,7 +157,6 @@ class Firmware:
             self.configure(config)
         self.power.restore(state.power)
         self.entropy = Entropy(*state.entropy)
-        self.clock_ns = state.clock_ns
         self.has_run = state.has_run
 
 

@@ -14,7 +14,7 @@ _VERSION: Final = Version(1, 0)
 _KVM_UID: Final = (0xB66F_B428, 0xE911_C52E, 0x564B_CAA9, 0x743A_004D)
 
 _NANOSECONDS: Final = 1_000_000_000
-COUNTER_HZ: Final = 62_500_000  # CNTFRQ_EL0 of the machine: QEMU virt's
+COUNTER_HZ: Final = 62_500_000  # CNTFRQ_EL0 of the machine, as of QEMU's virt; PTP and the guest's counter must agree
 _COUNTERS: Final = (0, 1)  # virtual, physical: the machine has no offset between them
 
 

@@ -8,8 +8,9 @@ from typing import Final
 import pytest
 
 from emu.outcome import ExitCode
-from emu.scheduler import COUNTER_HZ, NS_PER_TICK
+from emu.scheduler import NS_PER_TICK
 from emu.setup import Choices
+from firmware.vendor_hyp import COUNTER_HZ
 from tests.emu.programs import (
     B_SELF,
     CPU_OFF,

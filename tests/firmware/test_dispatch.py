@@ -9,7 +9,7 @@ from firmware.dispatch import Firmware, check_function_name
 from firmware.errors import UserError
 from firmware.host import Mitigations
 from firmware.trap import Access, Conduit, Enter, MpState, MpStateValue, Reply, Resume, Woken
-from tests.firmware.harness import ENTRY, HOST_VERSIONS, HOSTS, JUNK, V0_1, V1_0, call, entered, make, returned
+from tests.firmware.harness import ENTRY, HOST_VERSIONS, JUNK, V0_1, V1_0, call, entered, make, returned
 
 HVC, SMC = Conduit.HVC, Conduit.SMC
 UNDEFINED = Reply(resume=Resume.UNDEF)
@@ -194,17 +194,6 @@ def test_a_state_is_a_value_that_later_events_do_not_change() -> None:
     assert firmware.handle(Enter(1)) == entered(ENTRY, 7)
     firmware.restore(state)
     assert call(firmware, "AFFINITY_INFO", 1) == returned("spec", 1)
-
-
-@pytest.mark.parametrize("host", HOSTS)
-def test_the_clock_is_the_latest_traps(host: str) -> None:
-    firmware = make(host)
-
-    for time_ns in (5, 1000):
-        call(firmware, 0x1337, time_ns=time_ns)
-        assert firmware.state().clock_ns == time_ns
-        call(firmware, "AFFINITY_INFO", time_ns=time_ns + 1)
-        assert firmware.state().clock_ns == time_ns + 1
 
 
 # ---- names
