@@ -140,6 +140,7 @@ def run(options: argparse.Namespace) -> int:
     """Run a guest."""
     dump = _machine(options.machine)
     setup = _setup(options)
+    _protect_files(options, dump)
     if dump is not None and setup.kernel is None and setup.bios is None:
         _write_file(dump, setup.device_tree(None))
         return ExitCode.OK
@@ -236,6 +237,34 @@ def _machine(text: str) -> Path | None:
             raise UserError(f"-machine virt,{text_} is not offered; allowed: virt,dumpdtb=F")
         dump = Path(value)
     return dump
+
+
+def _protect_files(options: argparse.Namespace, dump: Path | None) -> None:
+    """Refuse an output file that is an input, or another output: nothing a user has is lost to a slip of the hand."""
+    serial = options.serial.removeprefix("file:")
+    files = {f"-{option}": getattr(options, option) for option in ("kernel", "bios", "initrd", "dtb", "symbols")}
+    outputs = {
+        "-serial": Path(serial) if serial != options.serial else None,
+        "-D": options.debug_file,
+        "--trace": options.trace,
+        "dumpdtb": dump,
+    }
+    taken = {_identity(path): name for name, path in files.items() if path is not None}
+    for name, path in outputs.items():
+        if path is None or (path.exists() and not path.is_file()):
+            continue  # /dev/null, a terminal or a pipe takes any number
+        other = taken.setdefault(_identity(path), name)
+        if other != name:
+            raise UserError(f"{name} {path} would overwrite the file of {other}")
+
+
+def _identity(path: Path) -> object:
+    """Return what two names of one file have in common, hard links and files yet to be made included."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return os.path.abspath(path)
+    return status.st_dev, status.st_ino
 
 
 @contextlib.contextmanager

@@ -309,3 +309,37 @@ def test_a_device_tree_may_be_cut_anywhere(refuse: Refuse, tmp_path: Path, kerne
     for size in range(1, whole.stat().st_size, 97):
         cut.write_bytes(whole.read_bytes()[:size])
         refuse("-dtb", str(cut), code=ExitCode.INPUT)
+
+
+# ---- output files
+
+INPUTS: Final = ("-kernel", "-bios", "-initrd", "-dtb", "-symbols")
+OUTPUTS: Final = {"-serial": "file:{}", "-D": "{}", "--trace": "{}", "-machine": "virt,dumpdtb={}"}
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+@pytest.mark.parametrize("given", INPUTS)
+@pytest.mark.parametrize("link", ["itself", "symbolic link", "hard link"])
+def test_no_output_overwrites_an_input(refuse: Refuse, tmp_path: Path, kernel: str, given: str, output: str, link: str) -> None:
+    precious, name = tmp_path / "precious", tmp_path / "precious"
+    precious.write_bytes(b"years of work")
+    if link != "itself":
+        name = tmp_path / "link"
+        (name.symlink_to if link == "symbolic link" else name.hardlink_to)(precious)
+    kernel_too = () if given in ("-kernel", "-bios") else ("-kernel", kernel)
+
+    sentence = refuse(given, str(precious), output, OUTPUTS[output].format(name), command=("run", *kernel_too))
+
+    assert sentence.endswith(f" {name} would overwrite the file of {given}")
+    assert precious.read_bytes() == b"years of work"
+
+
+def test_no_output_overwrites_another(refuse: Refuse, tmp_path: Path) -> None:
+    path = tmp_path / "new"
+
+    assert refuse("-D", str(path), "--trace", str(path)) == f"--trace {path} would overwrite the file of -D"
+    assert not path.exists()
+
+
+def test_the_null_device_takes_every_output(kernel: str) -> None:
+    assert main(["run", "-kernel", kernel, "-D", os.devnull, "--trace", os.devnull, "-serial", f"file:{os.devnull}"]) == 0
