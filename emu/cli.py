@@ -322,7 +322,7 @@ def _write_file(path: Path, content: bytes) -> None:
 
 
 def _add_explain_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", help="a function (psci-emu functions)")
+    parser.add_argument("name", metavar="NAME", help="a function's name or ID (psci-emu functions)")
     parser.add_argument("--host", metavar="NAME", help="one host alone; default all")
 
 

@@ -45,11 +45,14 @@ class Text(NamedTuple):
     results: str
 
 
-def explain(name: str, host: str | None = None) -> str:
-    """Tell all about a function, on one host or on every modelled one; raise UserError with the nearest for an unknown name."""
+def explain(function: str, host: str | None = None) -> str:
+    """Tell all about a function, named in any case or by its ID; on one host, or on every modelled one.
+
+    Raises UserError, with the nearest name, for a function nobody knows.
+    """
     shown = tuple(HOSTS.values()) if host is None else (host_named(host),)
     config = configuration(SPEC)
-    check_function_name(config, name)
+    name = _name(config, function)
     forms: dict[str, list[tuple[Service, Function]]] = {}
     for service, row in rows(config):
         if row.name == name:
@@ -57,6 +60,12 @@ def explain(name: str, host: str | None = None) -> str:
     parts = [name, *(_form(form) for form in forms.values())]
     parts.append("on the modelled hosts\n" + "\n".join(_indented(_on_host(each, name)) for each in shown))
     return "\n\n".join(parts)
+
+
+def _name(config: Config, function: str) -> str:
+    known = {row.name.upper(): row.name for _, row in rows(config)}
+    known |= {f"{fid:#010x}".upper(): row.name for _, row in rows(config) for fid in row.fids}
+    return check_function_name(config, known.get(function.upper(), function))
 
 
 # ---- the row

@@ -87,7 +87,7 @@ def test_a_hosts_deviation_is_told_with_its_source() -> None:
     ("name", "host", "sentence"),
     [
         ("CPU_OM", None, "unknown function 'CPU_OM'; did you mean CPU_ON?"),
-        ("cpu_on", None, "unknown function 'cpu_on'; did you mean CPU_ON?"),
+        ("cpu_om", None, "unknown function 'cpu_om'; did you mean CPU_ON?"),
         ("CPU_ON", "kvm-6.13", "unknown host 'kvm-6.13'; did you mean kvm-6.12?"),
     ],
 )
@@ -96,3 +96,17 @@ def test_an_unknown_name_is_refused_with_the_nearest(name: str, host: str | None
         explain(name, host)
 
     assert str(refused.value) == sentence
+
+
+@pytest.mark.parametrize("row", ROWS, ids=identity)
+def test_a_function_may_be_named_by_its_id_and_in_any_case(row: Function) -> None:
+    text = explain(row.name)
+
+    assert explain(row.name.lower()) == text
+    assert all(explain(spelling) == text for fid in row.fids for spelling in (f"{fid:#010x}", f"{fid:#010X}"))
+
+
+@pytest.mark.parametrize("text", ["0x8400dead", "0x", "2214592515", ""])
+def test_an_id_nobody_knows_is_refused(text: str) -> None:
+    with pytest.raises(UserError, match=f"unknown function '{text}'"):
+        explain(text)
