@@ -7,7 +7,7 @@ import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from emu.devicetree import Method, PsciIds, PsciNode, Spec, amend, build, psci_node
 from emu.engine import CPU_MODELS
@@ -82,14 +82,13 @@ class Setup:
         """Return what the device tree's psci node says."""
         if not self.psci:
             return None
-        config = self.config
-        ids = config.host.ids_0_1
-        return psci_node(
-            config.offered,
-            self.method,
-            None if ids is None else PsciIds(ids.cpu_on, ids.cpu_off, ids.cpu_suspend, ids.migrate),
-            config.host.node_compatible(config.offered),
-        )
+        config, host = self.config, self.config.host
+        ids = None if host.ids_0_1 is None else PsciIds(*(getattr(host.ids_0_1, name) for name in PsciIds._fields))
+        node = psci_node(config.offered, self.method, ids, host.node_compatible(config.offered))
+        if ids is None or node is None or node.ids is None or not host.node_tells_0_1_ids:
+            return node
+        unserved: dict[str, Any] = dict.fromkeys(name for name in PsciIds._fields if name.upper() not in host.serves_0_1)
+        return node._replace(ids=ids._replace(**unserved))
 
     def device_tree(self, initrd: Region | None) -> bytes:
         """Return the device tree the guest is handed: ours, or the user's, amended; raise InputError for a broken one."""

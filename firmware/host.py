@@ -4,7 +4,8 @@ A host's columns are everything in which firmwares differ.
 
 1. Code reads columns; it never compares a host's name.
 2. Every column that departs from its predecessor's comes with a citation (`evolve`); `sources` keeps them.
-3. A rule that is not a value is a named function in a column; it stands beside the handler that asks it.
+3. A rule that is not a value is a named function in a column; it stands beside the handler that asks it, or, if it is one host's
+   alone, in that host's file.
 """
 
 from __future__ import annotations
@@ -28,6 +29,15 @@ class Conduits(enum.Enum):
     BOTH = "the host: both are served alike"
 
 
+class Unknown(enum.Enum):
+    """What `evolve` takes for a column that nobody has a source for."""
+
+    UNKNOWN = "unknown"
+
+
+UNKNOWN: Final = Unknown.UNKNOWN
+
+
 class FunctionIds(NamedTuple):
     """The four function IDs that PSCI 0.1 leaves to the platform (Linux bindings/arm/psci.yaml)."""
 
@@ -47,10 +57,26 @@ class Deviation(NamedTuple):
 
 
 class TrustedOs(NamedTuple):
-    """A uniprocessor Trusted OS: MIGRATE_INFO_TYPE's answer (0 migratable, 1 not) and the vCPU it sits on."""
+    """A uniprocessor Trusted OS.
+
+    type         MIGRATE_INFO_TYPE's answer: 0 migratable, 1 not
+    vcpu         the vCPU it sits on
+    refuses_off  whether it denies CPU_OFF there
+    mpidr_bits   what MIGRATE_INFO_UP_CPU sets beside the affinity fields
+    """
 
     type: int
     vcpu: int
+    refuses_off: bool = True
+    mpidr_bits: int = 0
+
+
+class StandardSecure(NamedTuple):
+    """What the Standard Secure service says of itself: UID in w0 to w3, revision, count of calls (None: as many as it serves)."""
+
+    uid: tuple[int, int, int, int]
+    revision: tuple[int, int]
+    calls: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,20 +99,27 @@ class Host:
 
     # Dispatch.
     serves: frozenset[str]  # function names from 0.2 on
+    early: frozenset[str]  # of these, what is served before the version that brought it
     serves_0_1: frozenset[str]  # function names under the 0.1 IDs
     ids_0_1: FunctionIds | None
     ids_0_1_always: bool  # the 0.1 IDs are answered beside the standard ones
+    discovers_0_1_ids: bool  # PSCI_FEATURES knows the 0.1 IDs
     function_id_mask: int  # the bits of x0 that are looked up
     query_mask: int  # the bits of x1 that PSCI_FEATURES and ARCH_FEATURES look up
     unknown: Psci  # what an unknown function ID gets
+    unknown_rule: Callable[[Conduit, int], Answered] | None  # the same where it depends on conduit or ID; None: `unknown` for all
+    lacks: frozenset[int]  # function IDs that are not there although their function is served
 
     # Conduits.
     conduits: Conduits
     default_conduit: Conduit
-    immediates: Mapping[Conduit, int] = field(default_factory=dict)  # x0 of a call with a nonzero immediate, alone
+    immediates: Mapping[Conduit, int | Resume] = field(default_factory=dict)  # a call with a nonzero immediate: x0 alone, or UNDEF
+    unserved_rule: Callable[[Conduit, int], Answered] | None  # a call over a conduit that is not served; None: UNDEF
+    shortcuts: Mapping[Conduit, Mapping[str, tuple[int, ...]]]  # results from x0 on of functions that are answered before dispatch
 
     # Registers of a reply.
     result_registers: int  # a return writes x0 to x(n-1), zero where it has no value
+    status_mask: int  # the bits of a negative result that reach x0
     writes_unreturned: bool  # a call that never returns leaves its code in x0 all the same
     truncates: frozenset[str]  # functions whose SMC32 form looks at the low 32 bits of its arguments
     truncation_written_back: bool
@@ -94,17 +127,26 @@ class Host:
     # PSCI.
     pending_seen_as: PowerState  # how calls see a vCPU between CPU_ON and its first instruction
     inherits_endianness: bool  # whether a vCPU starts with its starter's SCTLR_EL1.EE
+    hands_on_context: bool  # whether a vCPU that is started finds context_id in x0, else 0
+    target_rule: Callable[[Call, int], int | None]  # the vCPU that CPU_ON's target_cpu means
+    no_such_cpu: Psci  # CPU_ON's answer where it means none
+    cpu_on_0_1: Callable[[Call], Result]  # CPU_ON under a 0.1 ID
     entry_rule: Callable[[Call, int], Psci | None]
     affinity_rule: Callable[[Call, int, int], Result]
     suspend_rule: Callable[[Call], Result]
     extended_state_id: bool  # power_state's format (DEN 0022, CPU_SUSPEND)
+    hw_state_rule: Callable[[Call, int, int], Result]
     trusted_os: TrustedOs | None
     system_suspend_needs_capability: bool
     system_suspend_needs_others_off: bool
+    system_suspend_entry_first: bool  # the entry point is looked at before the other vCPUs
+    any_reset_type: bool  # SYSTEM_RESET2 takes every reset_type
 
     # The other services.
     workarounds_at_el2: bool  # HVC of ARCH_WORKAROUND_n is answered in front of the dispatcher, and nowhere else
     workaround_answers: Mapping[str, Callable[[Mitigations], int]]  # ARCH_FEATURES(ARCH_WORKAROUND_n)
+    workaround_rule: Callable[[Call], Result]  # what ARCH_WORKAROUND_n does
+    standard_secure: StandardSecure
     soc_id: tuple[int, int] | None  # SoC version and revision
     soc_name: str  # ASCII, up to 135 characters; where there is a soc_id and SMCCC 1.6
     trng_uuid: tuple[int, int, int, int]
@@ -112,14 +154,27 @@ class Host:
 
     # The device tree's psci node, newest string first.
     node_compatible: Callable[[Version], tuple[str, ...]]
+    node_tells_0_1_ids: bool  # from 0.2 on: the served 0.1 IDs, in place of the standard ones
+
+    # The VMM.
+    reset_ends: bool  # it ends when the guest resets
 
     deviations: tuple[Deviation, ...] = ()
     sources: Mapping[str, str] = field(default_factory=dict)
+    unsourced: frozenset[str] = frozenset()  # columns that are unknown; what is in force there is the predecessor's
 
     def evolve(self, *, cite: str, **changes: Any) -> Self:
-        """Return this host with some columns changed, each from the same source."""
-        sources = {**self.sources, **dict.fromkeys(changes, cite)}
-        return dataclasses.replace(self, sources=sources, **changes)
+        """Return this host with some columns changed, each from the same source.
+
+        UNKNOWN leaves the predecessor's value in force, so that a guest gets an answer, and says that nobody has a source for it.
+        """
+        known = {column: value for column, value in changes.items() if value is not UNKNOWN}
+        return dataclasses.replace(
+            self,
+            sources={**self.sources, **dict.fromkeys(changes, cite)},
+            unsourced=frozenset({*self.unsourced, *changes} - known.keys()),
+            **known,
+        )
 
     def deviation(self, discovery: str, function: str) -> int | None:
         for entry in self.deviations:
@@ -197,6 +252,10 @@ class Result(NamedTuple):
     resume: Resume = Resume.NEXT
     effects: tuple[Effect, ...] = ()
     padded: bool = True
+
+
+# What a rule decides for an ID: a result, or a handler that works it out.
+Answered = Result | Callable[["Call"], Result]
 
 
 def returns(value: int, *effects: Effect) -> Result:

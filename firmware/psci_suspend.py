@@ -22,6 +22,7 @@ class _Format(NamedTuple):
 
 
 _ORIGINAL: Final = _Format(0xFCFE_0000, 0x0001_0000)
+ORIGINAL_POWERDOWN: Final = _ORIGINAL.powerdown
 _EXTENDED: Final = _Format(0xB000_0000, 0x4000_0000)
 
 _ORIGINAL_LEVEL_SHIFT: Final = 24
@@ -65,7 +66,8 @@ def suspend_as_asked(call: Call) -> Result:
 
 def entry_state(call: Call, entry_point_address: int, context_id: int) -> EntryState:
     """Return the state a vCPU that the caller starts, or the caller itself, takes on at an entry point."""
-    return EntryState(entry_point_address, context_id, ENTRY_PSTATE, call.big_endian and call.host.inherits_endianness)
+    x0 = context_id if call.host.hands_on_context else 0
+    return EntryState(entry_point_address, x0, ENTRY_PSTATE, call.big_endian and call.host.inherits_endianness)
 
 
 def _is_extended(config: Config) -> bool:

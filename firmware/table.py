@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple, TypeVar
 
 from firmware.abi import FAST_CALL, MASK32, MASK64, SMCCC_1_3, SVE_HINT, Psci, Version
-from firmware.host import Call, Conduits, Config, Host, Result, returns
+from firmware.host import Answered, Call, Conduits, Config, Host, Result, returns
 from firmware.trap import Conduit, Reply, Resume
 
 Handler = Callable[[Call], Result]
@@ -107,18 +107,24 @@ class Table(NamedTuple):
     """Every answer over one conduit; `find` is all that a trap costs.
 
     mask       the bits of x0 that are looked up
+    default    the answer to an ID without an entry
     immediate  the answer to a call with a nonzero immediate, where the host looks at it
+    otherwise  in place of `default`, where the answer depends on the ID
     """
 
     mask: int
     entries: Mapping[int, Reply | Keyed | Live]
     default: Reply
     immediate: Reply | None = None
+    otherwise: Callable[[int], Reply | Live] | None = None
 
     def find(self, x0: int, x1: int, imm: int) -> Reply | Live:
         if imm and self.immediate is not None:
             return self.immediate
-        entry = self.entries.get(x0 & self.mask, self.default)
+        fid = x0 & self.mask
+        entry = self.entries.get(fid)
+        if entry is None:
+            return self.default if self.otherwise is None else self.otherwise(fid)
         if type(entry) is Keyed:
             return entry.answers.get(x1 & entry.mask, entry.default)
         assert not isinstance(entry, Keyed)
@@ -139,7 +145,7 @@ NOT_SERVED: Final = Reply(resume=Resume.UNDEF)
 
 def build(config: Config, services: tuple[Service, ...]) -> Tables:
     """Materialise every answer that `config` decides."""
-    served = {fid: function for function in _offered(config, services) for fid in function.fids}
+    served = {fid: function for function in _offered(config, services) for fid in function.fids if fid not in config.host.lacks}
     discovery = _discovery(config, services)
     common = {fid: _entry(config, discovery, fid, function) for fid, function in served.items()}
     common = with_hints(config, common)
@@ -147,12 +153,13 @@ def build(config: Config, services: tuple[Service, ...]) -> Tables:
     tables = {}
     for conduit in Conduit:
         if not _conduit_served(config, conduit):
-            tables[conduit] = Table(MASK32, {}, NOT_SERVED)
+            tables[conduit] = Table(MASK32, {}, NOT_SERVED, otherwise=_otherwise(config.host, config.host.unserved_rule, conduit))
             continue
-        entries = {**common, **_fast_path(config, services, conduit)}
+        entries = {**common, **_fast_path(config, services, conduit), **_shortcuts(config, served, conduit)}
         refusal = config.host.immediates.get(conduit)
-        immediate = None if refusal is None else Reply(((0, refusal & MASK64),))
-        tables[conduit] = Table(config.host.function_id_mask, entries, default, immediate)
+        immediate = Reply(resume=refusal) if isinstance(refusal, Resume) else None if refusal is None else Reply(((0, refusal & MASK64),))
+        otherwise = _otherwise(config.host, config.host.unknown_rule, conduit)
+        tables[conduit] = Table(config.host.function_id_mask, entries, default, immediate, otherwise)
     return Tables(tables, served)
 
 
@@ -173,7 +180,7 @@ def encode(host: Host, result: Result, truncated: tuple[int, ...] | None = None)
         values = result.values
         if result.padded and len(values) < host.result_registers:
             values += (0,) * (host.result_registers - len(values))
-    regs = ((0, values[0] & MASK64),) if len(values) == 1 else tuple([(n, value & MASK64) for n, value in enumerate(values)])
+    regs = tuple([(n, value & (MASK64 if value >= 0 else host.status_mask)) for n, value in enumerate(values)])
     if truncated is not None:
         regs += tuple(enumerate(truncated, start=1))[max(len(values) - 1, 0) :]
     return Reply(regs, result.resume, result.effects)
@@ -185,7 +192,7 @@ def is_offered(config: Config, service: Service, function: Function) -> bool:
     return (
         function.name in service.serves(config.host)
         and version is not None
-        and version >= function.since
+        and (version >= function.since or function.name in config.host.early)
         and (function.bitmap is None or bool(config.bitmap(function.bitmap[0]) >> function.bitmap[1] & 1))
         and (function.present is None or function.present(config))
     )
@@ -223,9 +230,11 @@ def _discovery(config: Config, services: Iterable[Service]) -> Discovery:
         for service in services:
             for function in service.functions(config):
                 names = service.discovered_by if function.discovered_by is None else function.discovered_by
-                if discovery in names and is_offered(config, service, function):
+                deviates = config.host.deviation(discovery, function.name) is not None
+                if deviates or (discovery in names and is_offered(config, service, function)):
                     for fid in function.fids:
-                        found[fid] = _features(config, discovery, function)
+                        if fid not in config.host.lacks:
+                            found[fid] = _features(config, discovery, function)
         return found
 
     return known
@@ -273,3 +282,27 @@ def _fast_path(config: Config, services: Iterable[Service], conduit: Conduit) ->
         return {}
     rows = (function for service in services for function in service.functions(config))
     return {fid: Reply(((0, 0), (1, 0))) for row in rows if row.name in config.host.workaround_answers for fid in row.fids}
+
+
+def _shortcuts(config: Config, served: Mapping[int, Function], conduit: Conduit) -> Mapping[int, Reply]:
+    ready = config.host.shortcuts.get(conduit, {})
+    return {fid: Reply(tuple(enumerate(ready[row.name]))) for fid, row in served.items() if row.name in ready}
+
+
+def _otherwise(host: Host, rule: Callable[[Conduit, int], Answered] | None, conduit: Conduit) -> Callable[[int], Reply | Live] | None:
+    if rule is None:
+        return None
+
+    def answer(fid: int) -> Reply | Live:
+        decided = rule(conduit, fid)
+        return encode(host, decided) if isinstance(decided, Result) else Live(_NAMELESS, decided, truncated=False)
+
+    return answer
+
+
+def _nothing(_call: Call) -> Result:
+    return Result(())
+
+
+# What stands for a function where a host works out its answer to an ID that has none.
+_NAMELESS: Final = Function("", None, None, Version(0, 0), _nothing)

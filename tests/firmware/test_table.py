@@ -163,9 +163,14 @@ def test_a_deviation_really_deviates(host: Host, deviation: Deviation) -> None:
 
 
 def test_the_list_of_deviations_is_complete() -> None:
+    vmms = ("kvm-6.12", "firecracker", "crosvm", "xen")
     assert {(host.name, entry.discovery, entry.function, entry.value) for host in HOSTS.values() for entry in host.deviations} == {
-        ("kvm-6.12", "SMCCC_ARCH_FEATURES", "SMCCC_VERSION", -1),
-        ("kvm-6.12", "SMCCC_ARCH_FEATURES", "SMCCC_ARCH_FEATURES", -1),
+        *((host, "SMCCC_ARCH_FEATURES", "SMCCC_VERSION", -1) for host in vmms),
+        *((host, "SMCCC_ARCH_FEATURES", "SMCCC_ARCH_FEATURES", -1) for host in vmms),
+        ("jailhouse", "SMCCC_ARCH_FEATURES", "SMCCC_VERSION", -1),
+        ("hafnium-primary", "PSCI_FEATURES", "SMCCC_VERSION", 0x1_0002),
+        ("hafnium-primary", "PSCI_FEATURES", "CPU_SUSPEND", 1),
+        ("bao", "PSCI_FEATURES", "MIGRATE_INFO_TYPE", -1),
     }
 
 
