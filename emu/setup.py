@@ -12,18 +12,19 @@ from typing import Final, NamedTuple
 from emu.devicetree import Method, PsciIds, PsciNode, Spec, amend, build, psci_node
 from emu.engine import CPU_MODELS
 from emu.loader import read_file
-from emu.memory import DEFAULT_RAM_BYTES, PVTIME, RAM_BASE, Region, ram
+from emu.memory import DEFAULT_RAM_BYTES, PVTIME, RAM_BASE, MiB, Region, ram
 from firmware import fwregs
 from firmware.abi import AFFINITY_MASK, PSCI_0_1, PSCI_VERSIONS, SMCCC_VERSIONS, Version
 from firmware.dispatch import Firmware, check_function_name, configuration
 from firmware.errors import UserError, unknown
-from firmware.host import Config
+from firmware.host import Config, Host, Mitigations
 from firmware.hosts import host_named
 from firmware.trap import Conduit
 
 MAX_VCPUS: Final = 8
 DEFAULT_CPU: Final = "cortex-a57"
 CAPABILITIES: Final = ("system-suspend",)
+_GUEST_RAM_BYTES: Final = 16 * MiB  # what the guests that come along need is a hundredth of it
 
 _NS: Final = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": 1_000_000_000}
 
@@ -177,6 +178,18 @@ def make(choices: Choices) -> Setup:
     for change in setup.version_changes:
         firmware.set_one_reg(fwregs.BY_NAME["PSCI_VERSION"].id, change.version.word)
     return dataclasses.replace(setup, config=setup.firmware().config, registers=())
+
+
+def guest_config(host: Host, mitigations: Mitigations, mpidrs: tuple[int, ...] = (0, 1)) -> Config:
+    """Return the configuration of a small VM on a host, over the host's own conduit."""
+    return configuration(
+        host,
+        mpidrs,
+        conduits=frozenset({host.default_conduit}),
+        ram=(RAM_BASE, _GUEST_RAM_BYTES),
+        pv_time_base=PVTIME.base,
+        mitigations=(mitigations,),
+    )
 
 
 # ---- spellings
