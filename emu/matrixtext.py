@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from emu.matrix import LEGEND, Answer, Case
-from emu.migrationtext import answer_in_words
+from emu.migrationtext import version_in_words
 
 Cells = Mapping[Case, Answer]
 
@@ -101,7 +101,7 @@ def _cell(case: Case, answer: Answer) -> dict[str, Any]:
     if migration is not None:
         cell["registers"] = [step._asdict() for step in migration.steps]
         cell["withheld"] = [{"register": name, "value": value} for name, value in migration.withheld]
-        cell["version_before"] = answer_in_words(migration.version_before, True)
-        cell["version_after"] = None if migration.version_after is None else answer_in_words(migration.version_after, True)
+        cell["version_before"] = version_in_words(migration.before)
+        cell["version_after"] = None if migration.after is None else version_in_words(migration.after)
         cell["losses"] = [loss._asdict() for loss in migration.losses]
     return cell

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from emu.lists import show
 from firmware.abi import Version
 from firmware.host import Host
 from firmware.migration import Migration, Step
-from firmware.view import WORKAROUNDS, Answer
+from firmware.view import WORKAROUNDS, Answer, View
 
 _SHOWN_ALWAYS = ("PSCI_VERSION", "SMCCC_VERSION")
 
@@ -69,9 +69,13 @@ def verdicts(migration: Migration) -> Iterator[str]:
 
 
 def _version_verdict(migration: Migration) -> str:
-    if not migration.version_changed or migration.version_after is None:
+    if not migration.version_changed or migration.after is None:
         return "no"
-    return f"yes, {answer_in_words(migration.version_before, True)} before and {answer_in_words(migration.version_after, True)} after"
+    return f"yes, {version_in_words(migration.before)} before and {version_in_words(migration.after)} after"
+
+
+def version_in_words(seen: View) -> str:
+    return "none" if seen.version is None else str(seen.version)
 
 
 def answers(values: tuple[Answer, ...], is_version: bool = False) -> str:
@@ -101,7 +105,3 @@ def _source(step: Step, host: Host | None) -> str:
         return "-"
     column = "registers" if step.errno == "ENOENT" else _COLUMNS.get(step.register, "registers")
     return host.sources.get(column, host.sources.get("registers", "-"))
-
-
-def joined(lines: Iterable[str]) -> str:
-    return "\n".join(lines)

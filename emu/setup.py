@@ -7,7 +7,7 @@ import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from emu.devicetree import Method, PsciIds, PsciNode, Spec, amend, build, psci_node
 from emu.engine import CPU_MODELS
@@ -17,7 +17,7 @@ from firmware import fwregs
 from firmware.abi import AFFINITY_MASK, PSCI_0_1, PSCI_VERSIONS, SMCCC_VERSIONS, Version
 from firmware.dispatch import Firmware, check_function_name, configuration
 from firmware.errors import UserError, unknown
-from firmware.host import Config, Host, Mitigations
+from firmware.host import SPECTRE_STATES, Config, Host, Mitigations
 from firmware.hosts import host_named
 from firmware.trap import Conduit
 
@@ -285,6 +285,21 @@ def parse_until(config: Config, text: str) -> CallPoint | re.Pattern[bytes]:
     if not text.startswith("call:"):
         raise UserError(f"--until {text!r} is neither call:NAME#N nor console:REGEX")
     return parse_call_point(config, text)
+
+
+def parse_host_cpu(text: str | None) -> Mitigations:
+    """Read what the host's CPU needs and has: spectre-v2=vulnerable,ssbs; what is not named is as `Mitigations` has it."""
+    fields = {name.replace("_", "-"): default for name, default in Mitigations()._asdict().items()}
+    chosen: dict[str, Any] = {}
+    for part in [] if text is None else text.split(","):
+        key, equals, value = part.partition("=")
+        if key not in fields or key.replace("-", "_") in chosen:
+            raise unknown("CPU property", part, fields)
+        is_flag = isinstance(fields[key], bool)
+        if is_flag == bool(equals) or (not is_flag and value not in SPECTRE_STATES):
+            raise UserError(f"{part!r}: " + (f"{key} stands alone" if is_flag else f"{key} is one of {', '.join(SPECTRE_STATES)}"))
+        chosen[key.replace("-", "_")] = True if is_flag else value
+    return Mitigations(**chosen)
 
 
 def parse_timeout(text: str) -> int:

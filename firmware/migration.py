@@ -75,16 +75,8 @@ class Migration(NamedTuple):
         return tuple(step for step in self.steps if step.refused)
 
     @property
-    def version_before(self) -> Answer:
-        return self.before.of("PSCI_VERSION")[0]
-
-    @property
-    def version_after(self) -> Answer | None:
-        return None if self.after is None else self.after.of("PSCI_VERSION")[0]
-
-    @property
     def version_changed(self) -> bool:
-        return self.after is not None and self.before.of("PSCI_VERSION") != self.after.of("PSCI_VERSION")
+        return self.after is not None and self.before.version != self.after.version
 
     @property
     def mitigation_lost(self) -> bool:

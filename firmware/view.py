@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from firmware.abi import MASK32
+from firmware.abi import MASK32, Version
 from firmware.dispatch import Firmware, rows
 from firmware.host import Config
 from firmware.trap import Conduit, Resume, Trap
@@ -40,6 +40,12 @@ class View(NamedTuple):
 
     def of(self, function: str, about: str = "") -> tuple[Answer, ...]:
         return self.answers[Question(function, about)]
+
+    @property
+    def version(self) -> Version | None:
+        """The PSCI version that the guest is told; None where it cannot ask, as under 0.1, whatever it gets for asking."""
+        word = self.of("PSCI_VERSION")[0]
+        return Version.from_word(word) if isinstance(word, int) and word >= 0 else None
 
     def workaround(self, name: str) -> tuple[Answer, ...]:
         """Return ARCH_FEATURES' answers about a workaround, by vCPU."""
