@@ -34,7 +34,7 @@ _STDIO = ("stdio", "mon:stdio")  # the latter is what QEMU's -nographic means; t
 _OUTPUT_ERRORS = (errno.ENOSPC, errno.EIO, errno.EBADF, errno.EFBIG)
 
 # Commands that are planned; named here so that their refusal can name them.
-_PLANNED = ("probe", "snapshot", "migrate", "matrix", "lint", "fuzz")
+_PLANNED = ("snapshot", "migrate", "lint", "fuzz")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -364,6 +364,30 @@ def _add_demo_name(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="spec", metavar="NAME", help="the host to be like; default spec")
 
 
+def _add_matrix_options(parser: argparse.ArgumentParser) -> None:
+    from emu.cli_migrate import add_matrix_options  # noqa: PLC0415  as below
+
+    add_matrix_options(parser)
+
+
+def _matrix(options: argparse.Namespace) -> int:
+    from emu.cli_migrate import matrix  # noqa: PLC0415  as below
+
+    return matrix(options)
+
+
+def _add_probe_options(parser: argparse.ArgumentParser) -> None:
+    from emu.cli_probe import add_probe_options  # noqa: PLC0415  as below
+
+    add_probe_options(parser)
+
+
+def _probe(options: argparse.Namespace) -> int:
+    from emu import cli_probe  # noqa: PLC0415  as below
+
+    return cli_probe.run(options)
+
+
 def _lists() -> ModuleType:
     from emu import lists  # noqa: PLC0415  tables and catalogues that a run does not need
 
@@ -386,5 +410,7 @@ _COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], Callable[[
     "hosts": (lambda _parser: None, lambda _options: _lists().hosts(), "list the modelled hosts"),
     "guests": (_add_guest_name, lambda options: _lists().guests(options.name), "list the guests that come along"),
     "replay": (_add_replay_options, _replay, "play a recorded run to a fresh firmware, or to another host"),
+    "probe": (_add_probe_options, _probe, "ask a guest how it would probe every firmware"),
+    "matrix": (_add_matrix_options, _matrix, "what becomes of a guest for every source, destination, version and policy"),
     "demo": (_add_demo_name, _demo, "show what the emulator is for"),
 }

@@ -39,6 +39,7 @@ from emu.turns import Turns
 from emu.vcpu import Vcpu, Wait, serve_system_registers, standstill
 from firmware import fwregs
 from firmware.abi import ENTRY_PSTATE, MASK32, MASK64, SMC64, PowerState
+from firmware.dispatch import Firmware
 from firmware.errors import UserError
 from firmware.pv_time import STOLEN_TIME_OFFSET_BYTES, stolen_time_address
 from firmware.trap import (
@@ -149,6 +150,11 @@ class Machine:
         self.config = self.firmware.config
         self.trap_path.rebuild()
         self._audience.register_write(register_id, value)
+
+    def serve(self, firmware: Firmware) -> None:
+        """Let another firmware answer from now on; it brings its own state along."""
+        self.firmware, self.config = firmware, firmware.config
+        self.trap_path.serve(firmware)
 
     def _event(self, event: Event) -> Reply:
         reply = self.firmware.handle(event)
