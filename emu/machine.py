@@ -169,6 +169,7 @@ class Machine:
                 case Runnable():
                     self.vcpus[effect.vcpu].wait = Wait.NOTHING
                     self.vcpus[effect.vcpu].ready_ns = self.clock.now_ns
+                    self.vcpus[effect.vcpu].resume = effect.entry
                     self.scheduler.start(effect.vcpu)
                 case WriteMemory():
                     self.memory.write(effect.address, effect.content)
@@ -354,15 +355,21 @@ class Machine:
             return Outcome(ExitCode.DEADLOCK, f"deadlock: {standstill(self.vcpus, self.firmware.power.states)}")
         before = self.firmware.power.states[index]
         self.engine.switch(index)
-        if before is PowerState.ON_PENDING or not self.firmware.has_run:
-            # Any other KVM_RUN tells the firmware nothing.
-            entry = self._event(Enter(index)).entry
-            if entry is not None:
-                self._adopt(index, entry, before)
+        entry = self._arrival(index, before)
+        if entry is not None:
+            self._adopt(index, entry, before)
         self._run_slice(index, self.vcpus[index], self.scheduler.slice_instructions() if instructions is None else instructions)
         self.console.flush()
         self.console.poll()
         return Outcome(ExitCode.OK, "--until was met") if self._until_met or self.console.matched else None
+
+    def _arrival(self, index: int, state: PowerState) -> EntryState | None:
+        """Return where a vCPU has yet to begin, if it has."""
+        if state is PowerState.ON_PENDING or not self.firmware.has_run:
+            # Any other KVM_RUN tells the firmware nothing.
+            return self._event(Enter(index)).entry
+        entry, self.vcpus[index].resume = self.vcpus[index].resume, None
+        return entry
 
     def _run_slice(self, index: int, vcpu: Vcpu, instructions: int) -> None:
         self._account_stolen_time(vcpu)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
 from emu.machine import Machine
+from firmware.dispatch import Firmware
 from firmware.host import Config
 from firmware.migration import Migration, carried, plan
 from firmware.policy import Policy
@@ -38,7 +38,8 @@ def move(
     migration = plan(machine.config, fresh, policy, partial(view, conduit=Conduit(machine.setup.method)))
     if migration.config is None:
         return Moved(migration, None)
-    state = machine.state()
-    destination = Machine(dataclasses.replace(machine.setup, config=migration.config), output=output, typed=typed)
-    destination.adopt(state, carried(state.firmware, migration.config))
+    firmware = Firmware(migration.config, machine.setup.seed)
+    firmware.restore(carried(machine.firmware.state(), migration.config))
+    machine.serve(firmware)
+    destination = machine
     return Moved(migration, destination)

@@ -25,7 +25,7 @@ import msgspec
 
 from firmware.abi import Version
 from firmware.errors import InputError
-from firmware.host import SPECTRE_STATES, Config, Mitigations
+from firmware.host import SPECTRE_STATES, SSBD_STATES, Config, Mitigations
 from firmware.hosts import host_named
 from firmware.trap import (
     Conduit,
@@ -58,8 +58,16 @@ class _Line(msgspec.Struct, forbid_unknown_fields=True, tag_field="kind", tag=st
     pass
 
 
+class EntryLine(msgspec.Struct, forbid_unknown_fields=True):
+    pc: Hex
+    x0: Hex
+    pstate: Hex
+    big_endian: bool
+
+
 class Runs(_Line, tag="runnable"):
     vcpu: Index
+    entry: EntryLine | None = None
 
 
 class Leaves(_Line, tag="system_event"):
@@ -72,18 +80,19 @@ class Writes(_Line, tag="write_memory"):
     content: str  # hexadecimal
 
 
-class EntryLine(msgspec.Struct, forbid_unknown_fields=True):
-    pc: Hex
-    x0: Hex
-    pstate: Hex
-    big_endian: bool
-
-
 class ReplyLine(msgspec.Struct, forbid_unknown_fields=True):
     regs: dict[str, Hex]
     resume: str
     effects: list[Runs | Leaves | Writes] = []
     entry: EntryLine | None = None
+
+
+class MitigationsLine(msgspec.Struct, forbid_unknown_fields=True, array_like=True):
+    spectre_v2: str
+    spectre_v4: str
+    spectre_bhb: str
+    ssbs: bool
+    ssbd: str | None = None
 
 
 class Header(_Line):
@@ -98,12 +107,13 @@ class Header(_Line):
     conduits: list[str]
     capabilities: list[str]
     bitmaps: dict[str, Hex]
-    mitigations: Annotated[list[tuple[str, str, str, bool]], msgspec.Meta(min_length=1, max_length=512)]
+    mitigations: Annotated[list[MitigationsLine], msgspec.Meta(min_length=1, max_length=512)]
     el2_fast_path: bool
     ram: tuple[Hex, Hex]
     pv_time_base: Hex | None
     seed: Time
     device_tree: str
+    ssbd_off: list[Index] = []
 
 
 class Call(_Line):
@@ -169,7 +179,8 @@ def header(config: Config, seed: int, device_tree: bytes) -> Header:
         conduits=sorted(conduit.value for conduit in config.conduits),
         capabilities=sorted(config.capabilities),
         bitmaps={name: hex(value) for name, value in config.bitmaps},
-        mitigations=[(each.spectre_v2, each.spectre_v4, each.spectre_bhb, each.ssbs) for each in config.mitigations],
+        mitigations=[MitigationsLine(*each) for each in config.mitigations],
+        ssbd_off=sorted(config.ssbd_off),
         el2_fast_path=config.el2_fast_path,
         ram=(hex(config.ram[0]), hex(config.ram[1])),
         pv_time_base=None if config.pv_time_base is None else hex(config.pv_time_base),
@@ -189,7 +200,8 @@ def config_of(line: Header) -> Config:
         conduits=frozenset(Conduit(name) for name in line.conduits),
         capabilities=frozenset(line.capabilities),
         bitmaps=tuple(sorted((name, int(value, 16)) for name, value in line.bitmaps.items())),
-        mitigations=tuple(Mitigations(*fields) for fields in line.mitigations),
+        mitigations=tuple(Mitigations(*msgspec.structs.astuple(each)) for each in line.mitigations),
+        ssbd_off=frozenset(line.ssbd_off),
         el2_fast_path=line.el2_fast_path,
         ram=(int(line.ram[0], 16), int(line.ram[1], 16)),
         pv_time_base=None if line.pv_time_base is None else int(line.pv_time_base, 16),
@@ -197,39 +209,45 @@ def config_of(line: Header) -> Config:
 
 
 def reply_line(reply: Reply) -> ReplyLine:
-    entry = reply.entry
     return ReplyLine(
         regs={f"x{number}": hex(value) for number, value in reply.regs},
         resume=reply.resume.name,
         effects=[_effect_line(effect) for effect in reply.effects],
-        entry=None if entry is None else EntryLine(hex(entry.pc), hex(entry.x0), hex(entry.pstate), entry.big_endian),
+        entry=_entry_line(reply.entry),
     )
+
+
+def _entry_line(entry: EntryState | None) -> EntryLine | None:
+    return None if entry is None else EntryLine(hex(entry.pc), hex(entry.x0), hex(entry.pstate), entry.big_endian)
 
 
 def _effect_line(effect: Effect) -> Runs | Leaves | Writes:
     match effect:
         case Runnable():
-            return Runs(effect.vcpu)
+            return Runs(effect.vcpu, _entry_line(effect.entry))
         case SystemEvent():
             return Leaves(effect.type.name, effect.flags)
         case WriteMemory():
             return Writes(hex(effect.address), effect.content.hex())
 
 
+def _entry_of(line: EntryLine | None) -> EntryState | None:
+    return None if line is None else EntryState(int(line.pc, 16), int(line.x0, 16), int(line.pstate, 16), line.big_endian)
+
+
 def reply_of(line: ReplyLine) -> Reply:
-    entry = line.entry
     return Reply(
         tuple(sorted((int(name.removeprefix("x")), int(value, 16)) for name, value in line.regs.items())),
         Resume[line.resume],
         tuple(_effect_of(effect) for effect in line.effects),
-        None if entry is None else EntryState(int(entry.pc, 16), int(entry.x0, 16), int(entry.pstate, 16), entry.big_endian),
+        _entry_of(line.entry),
     )
 
 
 def _effect_of(line: Runs | Leaves | Writes) -> Effect:
     match line:
         case Runs():
-            return Runnable(line.vcpu)
+            return Runnable(line.vcpu, _entry_of(line.entry))
         case Leaves():
             return SystemEvent(SystemEventType[line.type], line.flags)
         case Writes():
@@ -305,9 +323,12 @@ def _check(line: Line) -> None:
     """Raise ValueError or KeyError for a line whose fields do not mean anything."""
     if isinstance(line, Header):
         b64decode(line.device_tree, validate=True)
-        for *states, _ssbs in line.mitigations:
+        for each in line.mitigations:
+            states = (each.spectre_v2, each.spectre_v4, each.spectre_bhb)
             if not set(states) <= set(SPECTRE_STATES):
                 raise ValueError(f"mitigations {states} are not among {SPECTRE_STATES}")
+            if each.ssbd not in (None, *SSBD_STATES):
+                raise ValueError(f"ssbd {each.ssbd!r} is not among {SSBD_STATES}")
         if len(set(line.mpidrs)) != len(line.mpidrs):
             raise ValueError("two CPUs have the same MPIDR")
         config_of(line)

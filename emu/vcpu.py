@@ -46,7 +46,7 @@ class Wait(enum.Enum):
 class Vcpu:
     """One vCPU.
 
-    resume     where SYSTEM_SUSPEND told it to resume, or None
+    resume     where SYSTEM_SUSPEND told it to resume, or where a host that resets inside CPU_ON has put it, or None
     stolen_at  guest physical address of its stolen-time counter, None until it asked for one
     stolen_ns  time in which it could have run and did not
     ready_ns   since when it could run, or ran last

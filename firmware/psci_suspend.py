@@ -65,7 +65,8 @@ def suspend_as_asked(call: Call) -> Result:
 
 def entry_state(call: Call, entry_point_address: int, context_id: int) -> EntryState:
     """Return the state a vCPU that the caller starts, or the caller itself, takes on at an entry point."""
-    return EntryState(entry_point_address, context_id, ENTRY_PSTATE, call.big_endian and call.host.inherits_endianness)
+    x0 = context_id if call.host.passes_context_id else 0
+    return EntryState(entry_point_address, x0, ENTRY_PSTATE, call.big_endian and call.host.inherits_endianness)
 
 
 def _is_extended(config: Config) -> bool:

@@ -6,15 +6,16 @@ from typing import Final
 
 from firmware.errors import unknown
 from firmware.host import Host
-from firmware.hosts.kvm import KVM_6_12
+from firmware.hosts.kvm_releases import RELEASES, release_named
 from firmware.hosts.qemu import QEMU_7
 from firmware.hosts.spec import SPEC
 
-HOSTS: Final = {host.name: host for host in (SPEC, KVM_6_12, QEMU_7)}
+HOSTS: Final = {host.name: host for host in (SPEC, *RELEASES, QEMU_7)}
 
 
 def host_named(name: str) -> Host:
-    """Return a modelled host; raise UserError with the nearest name for one that does not exist."""
-    if name not in HOSTS:
+    """Return a modelled host, of KVM any release; raise UserError with the nearest name for one that does not exist."""
+    found = HOSTS.get(name) or release_named(name)
+    if found is None:
         raise unknown("host", name, HOSTS)
-    return HOSTS[name]
+    return found

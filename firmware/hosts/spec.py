@@ -79,6 +79,7 @@ SPEC: Final = Host(
     truncates=_EVERY_ROW,  # an SMC32 call's arguments are W registers (DEN 0028)
     truncation_written_back=False,
     pending_seen_as=PowerState.ON_PENDING,
+    target_rule=psci.target_by_mpidr,
     inherits_endianness=True,  # TF-A psci_get_ns_ep_info
     entry_rule=psci.entry_in_ram,
     affinity_rule=psci.every_affinity_level_as_word,
@@ -87,7 +88,7 @@ SPEC: Final = Host(
     trusted_os=None,
     system_suspend_needs_capability=False,
     system_suspend_needs_others_off=True,
-    workarounds_at_el2=False,
+    at_el2={},
     workaround_answers={
         "SMCCC_ARCH_WORKAROUND_1": smccc.spectre_v2_or_unaffected,
         "SMCCC_ARCH_WORKAROUND_2": smccc.spectre_v4_not_required,

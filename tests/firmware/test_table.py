@@ -144,7 +144,7 @@ def test_discovery_says_what_dispatch_does(host: Host, version: Version, bits: i
 
 def _answered_at_el2(host: Host, function: Function) -> bool:
     # KVM's fast path answers HVC whatever is advertised, and no SMC: test_dispatch.py.
-    return host.workarounds_at_el2 and function.name.startswith("SMCCC_ARCH_WORKAROUND")
+    return function.name in host.at_el2
 
 
 @pytest.mark.parametrize(
