@@ -15,7 +15,9 @@ from firmware.host import Conduits, Deviation, Host
 from firmware.hosts.spec import SPEC
 from firmware.trap import Conduit, Reply, Resume
 
-_ARCH_FEATURES: Final = "Linux arch/arm64/kvm/hypercalls.c (virt/kvm/arm/psci.c before v5.5), the switch over the queried function"
+_ARCH_FEATURES: Final = (
+    "Linux v4.19 virt/kvm/arm/psci.c, kvm_hvc_call_handler, the switch over the queried function; arch/arm64/kvm/hypercalls.c since v5.5"
+)
 _SMC_FAILS: Final = Reply(((0, MASK64),))
 
 _PSCI_0_2: Final = frozenset(
@@ -36,12 +38,16 @@ _TRNG: Final = frozenset({"TRNG_VERSION", "TRNG_FEATURES", "TRNG_GET_UUID", "TRN
 _VENDOR_HYP: Final = frozenset({"VENDOR_HYP_FEATURES", "VENDOR_HYP_PTP", "VENDOR_HYP_CALL_UID"})
 
 
-def _release(host: Host, release: str, what: str, cite: str) -> Host:
-    return host.evolve(name=f"kvm-{release}", summary=f"KVM/arm64 of Linux {release}: {what}", cite=cite)
+def _release(host: Host, release: str, what: str) -> Host:
+    return host.evolve(
+        name=f"kvm-{release}",
+        summary=f"KVM/arm64 of Linux {release}: {what}",
+        cite=f"Linux v{release} arch/arm64/kvm (virt/kvm/arm, arch/arm/kvm)",
+    )
 
 
 KVM_3_11: Final = (
-    _release(SPEC, "3.11", "the first on arm64; PSCI 0.1", "Linux v3.11 arch/arm64/kvm")
+    _release(SPEC, "3.11", "the first on arm64; PSCI 0.1")
     .evolve(
         latest=PSCI_0_1,
         versions=(PSCI_0_1,),
@@ -53,7 +59,7 @@ KVM_3_11: Final = (
         serves_0_1=frozenset({"CPU_OFF", "CPU_ON"}),
         refuses_0_1=frozenset({"CPU_SUSPEND", "MIGRATE"}),
         unknown=None,
-        cite='Linux commit aa024c2f35a0 ("KVM: ARM: Power State Coordination Interface implementation") (in v3.9), arch/arm/kvm/psci.c',
+        cite="Linux commit aa024c2f35a0 (in v3.9), arch/arm/kvm/psci.c",
     )
     .evolve(
         conduits=Conduits.BOTH,
@@ -85,12 +91,10 @@ KVM_3_11: Final = (
 )
 
 # The first release that takes an MPIDR is 3.13 or 3.14; which one was not re-read.
-KVM_3_13: Final = _release(KVM_3_11, "3.13", "as 3.11 but for what was not re-read", "Linux v3.13").leave_unknown(
-    "target_rule", "inherits_endianness"
-)
+KVM_3_13: Final = _release(KVM_3_11, "3.13", "as 3.11 but for what was not re-read").leave_unknown("target_rule", "inherits_endianness")
 
 KVM_3_14: Final = (
-    _release(KVM_3_13, "3.14", "CPU_ON takes an MPIDR; SMC is undefined", "Linux v3.14")
+    _release(KVM_3_13, "3.14", "CPU_ON takes an MPIDR; SMC is undefined")
     .evolve(
         target_rule=psci.target_by_affinity_fields,
         inherits_endianness=True,
@@ -98,12 +102,12 @@ KVM_3_14: Final = (
     )
     .evolve(
         undispatched={Conduit.SMC: Reply(resume=Resume.UNDEF)},
-        cite='Linux commit e5cf9dcdbfd2 ("arm/arm64: KVM: Forbid SMC from a guest") (in v3.14) (subject not re-read)',
+        cite="Linux commit e5cf9dcdbfd2 (in v3.14)",
     )
 )
 
 KVM_3_16: Final = (
-    _release(KVM_3_14, "3.16", "PSCI 0.2", "Linux v3.16")
+    _release(KVM_3_14, "3.16", "PSCI 0.2")
     .evolve(
         latest=PSCI_0_2,
         versions=(PSCI_0_2,),
@@ -111,32 +115,28 @@ KVM_3_16: Final = (
         refuses=frozenset({"MIGRATE", "MIGRATE_INFO_UP_CPU"}),
         cite="Linux v3.16 arch/arm/kvm/psci.c, kvm_psci_0_2_call",
     )
-    .evolve(passes_context_id=True, cite='Linux commit aa8aeefe5e56 ("KVM: Add capability to advertise PSCI v0.2 support") (in v3.16)')
+    .evolve(passes_context_id=True, cite="Linux commit aa8aeefe5e56 (in v3.16)")
 )
 
-KVM_4_2: Final = _release(KVM_3_16, "4.2", "an unknown function is answered -1", "Linux v4.2").evolve(
+KVM_4_2: Final = _release(KVM_3_16, "4.2", "an unknown function is answered -1").evolve(
     unknown=Psci.NOT_SUPPORTED,
-    cite='Linux commit e2d997366dc5 ("arm/arm64: KVM: Return NOT_SUPPORTED for unimplemented PSCI functions") (in v4.2) (not re-read)',
+    cite="Linux commit e2d997366dc5 (in v4.2) (not re-read)",
 )
 
-KVM_4_3: Final = _release(KVM_4_2, "4.3", "AFFINITY_INFO refuses a CPU that does not exist", "Linux v4.3").evolve(
+KVM_4_3: Final = _release(KVM_4_2, "4.3", "AFFINITY_INFO refuses a CPU that does not exist").evolve(
     affinity_rule=psci.every_affinity_level_by_fields,
     cite="Linux commit 0c0672922dcc (in about v4.3) (not re-read), arch/arm/kvm/psci.c, kvm_psci_vcpu_affinity_info",
 )
 
-KVM_4_12: Final = _release(
-    KVM_4_3,
-    "4.12",
-    "CPU_ON has one winner",
-    'Linux commit 6c7a5dce22b3 ("KVM: arm/arm64: fix races in kvm_psci_vcpu_on") (in v4.12): a race of threads, not an answer of its own',
-)
+# What changed is a race between threads (Linux commit 6c7a5dce22b3): CPU_ON has one winner, as it always had here.
+KVM_4_12: Final = _release(KVM_4_3, "4.12", "CPU_ON has one winner")
 
-KVM_4_15: Final = _release(KVM_4_12, "4.15", "SMC gets -1 and never advances", "Linux v4.15").evolve(
+KVM_4_15: Final = _release(KVM_4_12, "4.15", "SMC gets -1 and never advances").evolve(
     undispatched={Conduit.SMC: Reply(((0, MASK64),), Resume.SAME)},
-    cite='Linux commit acfb3b883f6d ("KVM: arm64: Fix SMCCC handling of unimplemented SMC/HVC calls") (in v4.15 or v4.16)',
+    cite="Linux commit acfb3b883f6d (in v4.15 or v4.16)",
 )
 
-_SPECTRE_V2: Final = 'Linux commit 6167ec5c9145 ("arm64: KVM: Report SMCCC_ARCH_WORKAROUND_1 BP hardening support") (in v4.16)'
+_SPECTRE_V2: Final = "Linux commit 6167ec5c9145 (in v4.16)"
 _DISCOVERY_GAPS: Final = (
     Deviation("SMCCC_ARCH_FEATURES", "SMCCC_VERSION", -1, _ARCH_FEATURES),
     Deviation("SMCCC_ARCH_FEATURES", "SMCCC_ARCH_FEATURES", -1, _ARCH_FEATURES),
@@ -150,7 +150,7 @@ def _with_spectre_v2(host: Host) -> Host:
             latest=PSCI_1_0,
             versions=(PSCI_1_0,),
             serves=host.serves | _SMCCC_1_1,
-            cite='Linux commit 58e0b2239a4d ("arm/arm64: KVM: Add PSCI 1.0 support") (in v4.16): with no way to ask for 0.2',
+            cite="Linux commit 58e0b2239a4d (in v4.16): with no way to ask for 0.2",
         )
         .evolve(
             smccc=SMCCC_1_1,
@@ -178,25 +178,23 @@ def _with_version_register(host: Host) -> Host:
     )
 
 
-KVM_4_16: Final = _with_spectre_v2(_release(KVM_4_15, "4.16", "PSCI 1.0 silently, SMCCC 1.1, ARCH_WORKAROUND_1", "Linux v4.16")).evolve(
+KVM_4_16: Final = _with_spectre_v2(_release(KVM_4_15, "4.16", "PSCI 1.0 silently, SMCCC 1.1, ARCH_WORKAROUND_1")).evolve(
     undispatched={Conduit.SMC: _SMC_FAILS},
-    cite='Linux commit f5115e8869e1 ("arm64: KVM: Increment PC after handling an SMC trap") (in v4.16)',
+    cite="Linux commit f5115e8869e1 (in v4.16)",
 )
 
-KVM_4_17: Final = _with_version_register(_release(KVM_4_16, "4.17", "the version register", "Linux v4.17"))
+KVM_4_17: Final = _with_version_register(_release(KVM_4_16, "4.17", "the version register"))
 
 # What the stable trees do with SMC was not read.
 KVM_4_9_99: Final = (
-    _with_version_register(_with_spectre_v2(_release(KVM_4_3, "4.9.99", "4.9 with Spectre v2 and the version register", "Linux v4.9.99")))
+    _with_version_register(_with_spectre_v2(_release(KVM_4_3, "4.9.99", "4.9 with Spectre v2 and the version register")))
 ).leave_unknown("undispatched")
 KVM_4_14_39: Final = (
-    _with_version_register(
-        _with_spectre_v2(_release(KVM_4_12, "4.14.39", "4.14 with Spectre v2 and the version register", "Linux v4.14.39"))
-    )
+    _with_version_register(_with_spectre_v2(_release(KVM_4_12, "4.14.39", "4.14 with Spectre v2 and the version register")))
 ).leave_unknown("undispatched")
-KVM_4_16_7: Final = _with_version_register(_release(KVM_4_16, "4.16.7", "4.16 with the version register", "Linux v4.16.7"))
+KVM_4_16_7: Final = _with_version_register(_release(KVM_4_16, "4.16.7", "4.16 with the version register"))
 
-KVM_4_18: Final = _release(KVM_4_17, "4.18", "ARCH_WORKAROUND_2, switched by the guest", "Linux v4.18").evolve(
+KVM_4_18: Final = _release(KVM_4_17, "4.18", "ARCH_WORKAROUND_2, switched by the guest").evolve(
     serves=KVM_4_17.serves | {"SMCCC_ARCH_WORKAROUND_2"},
     workaround_answers={**KVM_4_17.workaround_answers, "SMCCC_ARCH_WORKAROUND_2": smccc.spectre_v4_by_ssbd},
     at_el2={**KVM_4_17.at_el2, "SMCCC_ARCH_WORKAROUND_2": 3},
@@ -204,21 +202,19 @@ KVM_4_18: Final = _release(KVM_4_17, "4.18", "ARCH_WORKAROUND_2, switched by the
     cite="Linux v4.19 virt/kvm/arm/psci.c, kvm_hvc_call_handler, and arch/arm64/kvm/hyp/hyp-entry.S (in v4.18)",
 )
 
-_RESET_LATER: Final = 'Linux commit 358b28f09f0a ("arm/arm64: KVM: Allow a VCPU to fully reset itself") (in v5.0 or v5.1)'
-KVM_5_0: Final = _release(KVM_4_18, "5.0", "as 4.18 but for what was not re-read", "Linux v5.0").leave_unknown("resets_in_cpu_on")
-KVM_5_1: Final = _release(KVM_5_0, "5.1", "a started vCPU is reset when it is entered", "Linux v5.1").evolve(
-    resets_in_cpu_on=False, cite=_RESET_LATER
-)
+_RESET_LATER: Final = "Linux commit 358b28f09f0a (in v5.0 or v5.1)"
+KVM_5_0: Final = _release(KVM_4_18, "5.0", "as 4.18 but for what was not re-read").leave_unknown("resets_in_cpu_on")
+KVM_5_1: Final = _release(KVM_5_0, "5.1", "a started vCPU is reset when it is entered").evolve(resets_in_cpu_on=False, cite=_RESET_LATER)
 
-KVM_5_3: Final = _release(KVM_5_1, "5.3", "registers for the workarounds", "Linux v5.3").evolve(
+KVM_5_3: Final = _release(KVM_5_1, "5.3", "registers for the workarounds").evolve(
     registers=("PSCI_VERSION", "SMCCC_ARCH_WORKAROUND_1", "SMCCC_ARCH_WORKAROUND_2"),
     unknown_register=errno.ENOENT,
     workaround_answers={**KVM_5_1.workaround_answers, "SMCCC_ARCH_WORKAROUND_1": smccc.spectre_v2_or_not_required},
-    cite='Linux commit 99adb567632b ("KVM: arm/arm64: Add save/restore support for firmware workaround state") (in v5.3)',
+    cite="Linux commit 99adb567632b (in v5.3)",
 )
 
 KVM_5_5: Final = (
-    _release(KVM_5_3, "5.5", "stolen time; results as wide as registers", "Linux v5.5")
+    _release(KVM_5_3, "5.5", "stolen time; results as wide as registers")
     .evolve(
         serves=KVM_5_3.serves | _PV_TIME,
         bitmap_resets={"STD_HYP_BMAP": 0x1},
@@ -228,18 +224,18 @@ KVM_5_5: Final = (
     .evolve(words=frozenset(), cite="Linux v5.5 virt/kvm/arm/hypercalls.c: long val")
 )
 
-KVM_5_7: Final = _release(KVM_5_5, "5.7", "an SMC32 call's arguments are 32 bits wide", "Linux v5.7").evolve(
+KVM_5_7: Final = _release(KVM_5_5, "5.7", "an SMC32 call's arguments are 32 bits wide").evolve(
     truncates=frozenset({"CPU_ON", "AFFINITY_INFO", "SYSTEM_SUSPEND", "SYSTEM_RESET2"}),
     truncation_written_back=True,
     cite="Linux v5.7 virt/kvm/arm/psci.c, kvm_psci_narrow_to_32bit",
 )
 
-KVM_5_9: Final = _release(KVM_5_7, "5.9", "PV_TIME_FEATURES waits for an address", "Linux v5.9").evolve(
+KVM_5_9: Final = _release(KVM_5_7, "5.9", "PV_TIME_FEATURES waits for an address").evolve(
     pv_time_needs_address=True,
     cite="Linux commit 38480df564cc (in v5.9) (not re-read), arch/arm64/kvm/pvtime.c",
 )
 
-KVM_5_10: Final = _release(KVM_5_9, "5.10", "Spectre rewritten: nothing to switch, 1 for unaffected", "Linux v5.10").evolve(
+KVM_5_10: Final = _release(KVM_5_9, "5.10", "Spectre rewritten: nothing to switch, 1 for unaffected").evolve(
     workaround_answers={
         "SMCCC_ARCH_WORKAROUND_1": smccc.spectre_v2_or_unaffected,
         "SMCCC_ARCH_WORKAROUND_2": smccc.spectre_v4_not_required,
@@ -250,20 +246,20 @@ KVM_5_10: Final = _release(KVM_5_9, "5.10", "Spectre rewritten: nothing to switc
     "1de111b51b82 (in v5.10) (not re-read) for workaround 1",
 )
 
-KVM_5_12: Final = _release(KVM_5_10, "5.12", "TRNG", "Linux v5.12").evolve(
+KVM_5_12: Final = _release(KVM_5_10, "5.12", "TRNG").evolve(
     serves=KVM_5_10.serves | _TRNG,
     bitmap_resets={**KVM_5_10.bitmap_resets, "STD_BMAP": 0x1},
     cite="Linux v5.12 arch/arm64/kvm/trng.c",
 )
 
-KVM_5_13: Final = _release(KVM_5_12, "5.13", "KVM's own service, PTP", "Linux v5.13").evolve(
+KVM_5_13: Final = _release(KVM_5_12, "5.13", "KVM's own service, PTP").evolve(
     serves=KVM_5_12.serves | _VENDOR_HYP,
     bitmap_resets={**KVM_5_12.bitmap_resets, "VENDOR_HYP_BMAP": 0x3},
     cite="Linux v5.13 arch/arm64/kvm/hypercalls.c; Documentation/virt/kvm/arm/ptp_kvm.rst",
 )
 
 KVM_5_15: Final = (
-    _release(KVM_5_13, "5.15", "reserved affinity bits are refused", "Linux v5.15")
+    _release(KVM_5_13, "5.15", "reserved affinity bits are refused")
     .evolve(
         target_rule=psci.target_by_mpidr,
         affinity_rule=psci.every_affinity_level,
@@ -271,13 +267,13 @@ KVM_5_15: Final = (
     )
     .evolve(
         access_applies_reset=True,
-        cite='Linux commit 6826c6849b46 ("KVM: arm64: Handle PSCI resets before userspace touches vCPU state") (in v5.15)',
+        cite="Linux commit 6826c6849b46 (in v5.15)",
     )
 )
 
 _SPECTRE_BHB: Final = 'Linux commit a5905d6af492 ("KVM: arm64: Allow SMCCC_ARCH_WORKAROUND_3 to be discovered and migrated") (in v5.17)'
 KVM_5_17: Final = (
-    _release(KVM_5_15, "5.17", "ARCH_WORKAROUND_3", "Linux v5.17")
+    _release(KVM_5_15, "5.17", "ARCH_WORKAROUND_3")
     .evolve(
         serves=KVM_5_15.serves | {"SMCCC_ARCH_WORKAROUND_3"},
         registers=(*KVM_5_15.registers, "SMCCC_ARCH_WORKAROUND_3"),
@@ -290,7 +286,7 @@ KVM_5_17: Final = (
     )
 )
 
-KVM_5_18: Final = _release(KVM_5_17, "5.18", "PSCI 1.1, SYSTEM_RESET2", "Linux v5.18").evolve(
+KVM_5_18: Final = _release(KVM_5_17, "5.18", "PSCI 1.1, SYSTEM_RESET2").evolve(
     latest=PSCI_1_1,
     versions=(PSCI_0_2, PSCI_1_0, PSCI_1_1),
     serves=KVM_5_17.serves | {"SYSTEM_RESET2"},
@@ -298,48 +294,44 @@ KVM_5_18: Final = _release(KVM_5_17, "5.18", "PSCI 1.1, SYSTEM_RESET2", "Linux v
 )
 
 KVM_5_19: Final = (
-    _release(KVM_5_18, "5.19", "feature bitmaps, SYSTEM_SUSPEND on request", "Linux v5.19")
+    _release(KVM_5_18, "5.19", "feature bitmaps, SYSTEM_SUSPEND on request")
     .evolve(
         registers=(*KVM_5_18.registers, "STD_BMAP", "STD_HYP_BMAP", "VENDOR_HYP_BMAP"),
         cite='Linux commit 05714cab7d63 ("KVM: arm64: Setup a framework for hypercall bitmap firmware registers") (in v5.19)',
     )
     .evolve(
         serves=KVM_5_18.serves | {"SYSTEM_SUSPEND"},
-        cite='Linux commit bfbab4456877 ("KVM: arm64: Implement PSCI SYSTEM_SUSPEND") (in v5.19)',
+        cite="Linux commit bfbab4456877 (in v5.19)",
     )
 )
 
-KVM_6_4: Final = _release(KVM_5_19, "6.4", "SMC is served as HVC", "Linux v6.4").evolve(
+KVM_6_4: Final = _release(KVM_5_19, "6.4", "SMC is served as HVC").evolve(
     undispatched={},
     immediates={Conduit.SMC: -1},
     cite="Linux v6.4 arch/arm64/kvm/handle_exit.c, handle_smc",
 )
 
-KVM_6_12: Final = _release(KVM_6_4, "6.12", "as 6.4, its answers checked against recordings", "Linux v6.12 arch/arm64/kvm")
+KVM_6_12: Final = _release(KVM_6_4, "6.12", "as 6.4, its answers checked against recordings")
 
 KVM_6_13: Final = (
-    _release(KVM_6_12, "6.13", "PSCI 1.3, SYSTEM_OFF2", "Linux v6.13")
+    _release(KVM_6_12, "6.13", "PSCI 1.3, SYSTEM_OFF2")
     .evolve(
         latest=PSCI_1_3,
         versions=(PSCI_0_2, PSCI_1_0, PSCI_1_1, PSCI_1_2, PSCI_1_3),
-        cite='Linux commit 8be82d536a9f ("KVM: arm64: Add support for PSCI v1.2 and v1.3") (in v6.13)',
+        cite="Linux commit 8be82d536a9f (in v6.13)",
     )
     .evolve(
         serves=KVM_6_12.serves | {"SYSTEM_OFF2"},
         truncates=KVM_6_12.truncates | {"SYSTEM_OFF2"},
-        cite='Linux commit 97413cea1c48 ("KVM: arm64: Add PSCI v1.3 SYSTEM_OFF2 function for hibernation") (in v6.13)',
+        cite="Linux commit 97413cea1c48 (in v6.13)",
     )
 )
 
-KVM_6_15: Final = _release(KVM_6_13, "6.15", "a second vendor bitmap", "Linux v6.15").evolve(
+KVM_6_15: Final = _release(KVM_6_13, "6.15", "a second vendor bitmap").evolve(
     registers=(*KVM_6_13.registers, "VENDOR_HYP_BMAP_2"),
     bitmap_resets={**KVM_6_13.bitmap_resets, "VENDOR_HYP_BMAP_2": 0x0},
-    cite='Linux commit c0000e58c74e ("KVM: arm64: Introduce KVM_REG_ARM_VENDOR_HYP_BMAP_2") (in v6.15)',
+    cite="Linux commit c0000e58c74e (in v6.15)",
 )
 
-KVM_7_0: Final = _release(
-    KVM_6_15,
-    "7.0",
-    "a reset from PSCI forgets a pending step",
-    "Linux commit 1744a6ef48b9 (in v7.0): a CPU_OFF by SMC no longer makes the next CPU_ON skip an instruction, which is not modelled",
-)
+# Linux commit 1744a6ef48b9 (in v7.0): a CPU_OFF by SMC no longer makes the next CPU_ON skip an instruction, which is not modelled.
+KVM_7_0: Final = _release(KVM_6_15, "7.0", "a reset from PSCI forgets a pending step")
