@@ -33,6 +33,8 @@ _STDIO = ("stdio", "mon:stdio")  # the latter is what QEMU's -nographic means; t
 
 _OUTPUT_ERRORS = (errno.ENOSPC, errno.EIO, errno.EBADF, errno.EFBIG)
 
+_DEMOS = ("versions", "silent-upgrade", "lost-mitigation", "catches-fire")
+
 # Commands that are planned; named here so that their refusal can name them.
 _PLANNED = ("snapshot", "migrate", "lint", "fuzz")
 
@@ -360,8 +362,8 @@ def _add_guest_name(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_demo_name(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", nargs="?", default="versions", metavar="NAME", help="versions: a guest probes every PSCI version")
-    parser.add_argument("--host", default="spec", metavar="NAME", help="the host to be like; default spec")
+    parser.add_argument("name", nargs="?", default="versions", metavar="NAME", help=f"of {', '.join(_DEMOS)}; default versions")
+    parser.add_argument("--host", default="spec", metavar="NAME", help="of versions: the host to be like; default spec")
 
 
 def _add_matrix_options(parser: argparse.ArgumentParser) -> None:
@@ -397,9 +399,10 @@ def _lists() -> ModuleType:
 def _demo(options: argparse.Namespace) -> int:
     from emu import demo  # noqa: PLC0415  as above
 
-    if options.name not in demo.DEMOS:
-        raise unknown("demo", options.name, demo.DEMOS)
-    return demo.DEMOS[options.name](options.host)
+    demos = demo.demos(options.host)
+    if options.name not in demos:
+        raise unknown("demo", options.name, demos)
+    return demos[options.name]()
 
 
 _COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int], str]] = {

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
+from emu import migrationdemos
 from emu.lists import show
 from emu.machine import Machine
 from emu.report import Log
@@ -39,4 +41,11 @@ def versions(host: str) -> int:
     return 0
 
 
-DEMOS: Final[dict[str, Callable[[str], int]]] = {"versions": versions}
+def demos(host: str) -> dict[str, Callable[[], int]]:
+    """Return every demo by name; `host` is whom `versions` is shown on."""
+    return {
+        "versions": partial(versions, host),
+        "silent-upgrade": migrationdemos.silent_upgrade,
+        "lost-mitigation": migrationdemos.lost_mitigation,
+        "catches-fire": migrationdemos.catches_fire,
+    }

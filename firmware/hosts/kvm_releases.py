@@ -13,6 +13,7 @@ from firmware.host import Host
 from firmware.hosts import kvm
 
 _STABLE: Final = (kvm.KVM_4_9_99, kvm.KVM_4_14_39, kvm.KVM_4_16_7)
+# In the order of what they have: the stable releases are 4.16's kin.
 RELEASES: Final = (
     kvm.KVM_3_11,
     kvm.KVM_3_13,
@@ -20,12 +21,10 @@ RELEASES: Final = (
     kvm.KVM_3_16,
     kvm.KVM_4_2,
     kvm.KVM_4_3,
-    kvm.KVM_4_9_99,
     kvm.KVM_4_12,
-    kvm.KVM_4_14_39,
     kvm.KVM_4_15,
     kvm.KVM_4_16,
-    kvm.KVM_4_16_7,
+    *_STABLE,
     kvm.KVM_4_17,
     kvm.KVM_4_18,
     kvm.KVM_5_0,
