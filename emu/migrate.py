@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
 from emu.machine import Machine
-from firmware.dispatch import Firmware
+from emu.state import adopt
 from firmware.host import Config
 from firmware.migration import Migration, carried, plan
 from firmware.policy import Policy
@@ -38,8 +39,8 @@ def move(
     migration = plan(machine.config, fresh, policy, partial(view, conduit=Conduit(machine.setup.method)))
     if migration.config is None:
         return Moved(migration, None)
-    firmware = Firmware(migration.config, machine.setup.seed)
-    firmware.restore(carried(machine.firmware.state(), migration.config))
-    machine.serve(firmware)
-    destination = machine
+    state = machine.snapshot()
+    setup = dataclasses.replace(machine.setup, config=migration.config, boot=machine.board.boot)
+    destination = Machine(setup, output=output, typed=typed)
+    adopt(destination, state, carried(state.firmware, migration.config))
     return Moved(migration, destination)

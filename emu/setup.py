@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from emu.devicetree import Method, PsciIds, PsciNode, Spec, amend, build, psci_node
 from emu.engine import CPU_MODELS
-from emu.loader import read_file
+from emu.loader import Boot, read_file
 from emu.memory import DEFAULT_RAM_BYTES, PVTIME, RAM_BASE, MiB, Region, ram
 from firmware import fwregs
 from firmware.abi import AFFINITY_MASK, PSCI_0_1, PSCI_VERSIONS, SMCCC_VERSIONS, Version
@@ -48,6 +48,7 @@ class Setup:
     """A machine to be built.
 
     kernel, bios, initrd, dtb  files of the user's
+    boot                       what is loaded, in place of kernel, bios and initrd
     symbols                    a file with names for addresses, in place of those that the kernel brings along
     config                     the firmware's configuration
     psci                       whether there is firmware at all (-psci none: no node, both conduits UNDEF)
@@ -64,6 +65,7 @@ class Setup:
     bios: Path | None = None
     initrd: Path | None = None
     dtb: Path | None = None
+    boot: Boot | None = None
     symbols: Path | None = None
     append: str = ""
     ram_bytes: int = DEFAULT_RAM_BYTES
