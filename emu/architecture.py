@@ -70,6 +70,11 @@ def register_names(cpu: str) -> frozenset[str]:
     return frozenset((*_CORE, "sp_el0", "sp_el1", *VECTORS, *system_registers(cpu)))
 
 
+def is_vector(name: str) -> bool:
+    """Say whether a register is 128 bits wide; all others are 64."""
+    return name in VECTORS
+
+
 def read(engine: Engine, cpu: str) -> dict[str, int]:
     """Return every register of the current vCPU by name."""
     state = {name: engine.reg[name].get() for name in _CORE}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
-from functools import partial
 from typing import Final
 
 from emu import migrationdemos
@@ -41,11 +40,10 @@ def versions(host: str) -> int:
     return 0
 
 
-def demos(host: str) -> dict[str, Callable[[], int]]:
-    """Return every demo by name; `host` is whom `versions` is shown on."""
-    return {
-        "versions": partial(versions, host),
-        "silent-upgrade": migrationdemos.silent_upgrade,
-        "lost-mitigation": migrationdemos.lost_mitigation,
-        "catches-fire": migrationdemos.catches_fire,
-    }
+# By name; a host's name is what `versions` alone looks at.
+DEMOS: Final[dict[str, Callable[[str], int]]] = {
+    "versions": versions,
+    "silent-upgrade": lambda _host: migrationdemos.silent_upgrade(),
+    "lost-mitigation": lambda _host: migrationdemos.lost_mitigation(),
+    "catches-fire": lambda _host: migrationdemos.catches_fire(),
+}

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import re
 from collections.abc import Callable
@@ -176,6 +177,11 @@ class Machine:
         reply = self.firmware.handle(event)
         self._audience.firmware_event(event, reply)
         return reply
+
+    @property
+    def setup_as_it_is(self) -> Setup:
+        """The setup of a machine that could go on in this one's place: what was loaded comes along, registers have their values."""
+        return dataclasses.replace(self.setup, config=self.config, boot=self.board.boot, version_changes=(), until=None)
 
     def snapshot(self) -> MachineState:
         """Return the whole state, between two turns; raise UserError for a run that is over."""

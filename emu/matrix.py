@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from typing import Final, NamedTuple
 
+from emu.migrate import destination_of
 from emu.policyfile import policy_of
 from emu.setup import guest_config
 from firmware.abi import PSCI_0_1, PSCI_VERSIONS, Version
@@ -105,11 +106,10 @@ class Matrix:
         policy = self.policy(policy_name)
         asked = _VERSIONS.get(guest)
         machine_type = policy.machine_type(None if asked or guest == DEFAULT_GUEST else guest)
-        if asked not in (None, PSCI_0_1) and destination and policy.asks is not Asks.BOTH:
-            asked = None  # the version is not on the destination's command line: it comes with the register, or not at all
         host = host_of(name)
+        create = destination_of if destination else created
         try:
-            return Side(created(guest_config(host, cpu), host, policy, machine_type, asked))
+            return Side(create(guest_config(host, cpu), host, policy, machine_type, asked))
         except RegisterError as error:
             number = errno_name(error.errno)
             return Side(None, str(error).removeprefix(f"{number}: "), number)

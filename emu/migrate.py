@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 from emu.machine import Machine
 from emu.state import adopt
-from firmware.host import Config
-from firmware.migration import Migration, carried, plan
-from firmware.policy import Policy
+from firmware.abi import PSCI_0_1, Version
+from firmware.host import Config, Host
+from firmware.migration import Migration, carried, created, plan
+from firmware.policy import Asks, MachineType, Policy
 from firmware.trap import Conduit
 from firmware.view import view
 
@@ -21,6 +22,13 @@ class Moved(NamedTuple):
 
     migration: Migration
     machine: Machine | None
+
+
+def destination_of(like: Config, host: Host, policy: Policy, machine_type: MachineType, asked: Version | None) -> Config:
+    """Return the destination's VM as its VMM creates it for a guest whose owner asked for a version on the source, or for None."""
+    if asked is not None and asked != PSCI_0_1 and policy.asks is not Asks.BOTH:
+        asked = None  # it is not on the destination's command line: it comes with the register, or not at all
+    return created(like, host, policy, machine_type, asked)
 
 
 def move(
@@ -40,7 +48,7 @@ def move(
     if migration.config is None:
         return Moved(migration, None)
     state = machine.snapshot()
-    setup = dataclasses.replace(machine.setup, config=migration.config, boot=machine.board.boot)
+    setup = dataclasses.replace(machine.setup_as_it_is, config=migration.config)
     destination = Machine(setup, output=output, typed=typed)
     adopt(destination, state, carried(state.firmware, migration.config))
     return Moved(migration, destination)

@@ -17,7 +17,7 @@ from firmware import fwregs
 from firmware.abi import AFFINITY_MASK, PSCI_0_1, PSCI_VERSIONS, SMCCC_VERSIONS, Version
 from firmware.dispatch import Firmware, check_function_name, configuration
 from firmware.errors import UserError, unknown
-from firmware.host import SPECTRE_STATES, Config, Host, Mitigations
+from firmware.host import SPECTRE_STATES, SSBD_STATES, Config, Host, Mitigations
 from firmware.hosts import host_named
 from firmware.trap import Conduit
 
@@ -128,6 +128,7 @@ class Choices:
     smccc: str | None = None
     fwreg: tuple[str, ...] = ()
     cap: tuple[str, ...] = ()
+    host_cpu: str | None = None
     mpidrs: tuple[int, ...] = (0,)
     ram_bytes: int = DEFAULT_RAM_BYTES
     rest: dict[str, object] = field(default_factory=dict)
@@ -164,6 +165,7 @@ def make(choices: Choices) -> Setup:
         smccc=None if choices.smccc is None else parse_smccc(choices.smccc),
         conduits=conduits if psci else frozenset(),
         capabilities=frozenset(choices.cap),
+        mitigations=(parse_host_cpu(choices.host_cpu),),
         ram=(RAM_BASE, choices.ram_bytes),
         pv_time_base=PVTIME.base,
     )
@@ -298,8 +300,9 @@ def parse_host_cpu(text: str | None) -> Mitigations:
         if key not in fields or key.replace("-", "_") in chosen:
             raise unknown("CPU property", part, fields)
         is_flag = isinstance(fields[key], bool)
-        if is_flag == bool(equals) or (not is_flag and value not in SPECTRE_STATES):
-            raise UserError(f"{part!r}: " + (f"{key} stands alone" if is_flag else f"{key} is one of {', '.join(SPECTRE_STATES)}"))
+        states = SSBD_STATES if key == "ssbd" else SPECTRE_STATES
+        if is_flag == bool(equals) or (not is_flag and value not in states):
+            raise UserError(f"{part!r}: " + (f"{key} stands alone" if is_flag else f"{key} is one of {', '.join(states)}"))
         chosen[key.replace("-", "_")] = True if is_flag else value
     return Mitigations(**chosen)
 

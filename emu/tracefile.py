@@ -6,6 +6,7 @@ Schema 1. Times `t` are virtual nanoseconds. 64-bit values are hexadecimal strin
     call      a trap and its reply; pc is the address of the HVC or SMC instruction
     event     any other event of the firmware and its reply: Enter, Woken, MpState, Reset
     register  an accepted write to a firmware register
+    resumed   the firmware is another one from here on, with a past: a snapshot was loaded, or the guest was moved to another host
     machine   what became of the machine: start, stop, wake-up, reset
     console   what the guest printed since the last such line
     end       the exit code and the sentence; the last line
@@ -23,10 +24,12 @@ from typing import Annotated, Final, TypeAlias
 
 import msgspec
 
-from firmware.abi import Version
+from firmware.abi import PowerState, Version
+from firmware.dispatch import FirmwareState
 from firmware.errors import InputError
 from firmware.host import SPECTRE_STATES, SSBD_STATES, Config, Mitigations
 from firmware.hosts import host_named
+from firmware.power import PowerSnapshot, Statistics, Suspension
 from firmware.trap import (
     Conduit,
     Effect,
@@ -136,6 +139,25 @@ class Other(_Line, tag="event"):
     state: str | None = None
 
 
+class FirmwareLine(msgspec.Struct, forbid_unknown_fields=True):
+    """What `FirmwareState` holds beside the registers' values, which are the configuration's."""
+
+    has_run: bool
+    entropy: tuple[Time, Time]
+    states: Annotated[list[str], msgspec.Meta(max_length=512)]
+    pending: Annotated[list[EntryLine | None], msgspec.Meta(max_length=512)]
+    suspensions: Annotated[list[tuple[Time, Time] | None], msgspec.Meta(max_length=512)]
+    statistics: Annotated[list[tuple[Index, Time, Time, Time]], msgspec.Meta(max_length=1 << 17)]
+    os_initiated: bool
+    memory_protected: bool
+
+
+class Resumed(_Line):
+    t: Time
+    config: Header
+    firmware: FirmwareLine
+
+
 class Register(_Line):
     t: Time
     id: Hex
@@ -159,7 +181,7 @@ class End(_Line):
     sentence: str
 
 
-Line: TypeAlias = Header | Call | Other | Register | Machine | Console | End
+Line: TypeAlias = Header | Call | Other | Resumed | Register | Machine | Console | End
 
 encode: Final = msgspec.json.Encoder().encode
 _decoder: Final = msgspec.json.Decoder(Line)
@@ -208,30 +230,67 @@ def config_of(line: Header) -> Config:
     )
 
 
+def resumed_line(time_ns: int, config: Config, seed: int, state: FirmwareState) -> Resumed:
+    return Resumed(time_ns, header(config, seed, b""), firmware_line(state))
+
+
+def firmware_line(state: FirmwareState) -> FirmwareLine:
+    power = state.power
+    return FirmwareLine(
+        has_run=state.has_run,
+        entropy=state.entropy,
+        states=[each.name for each in power.states],
+        pending=[entry_line(entry) for entry in power.pending],
+        suspensions=[None if each is None else (each.power_state, each.since_ns) for each in power.suspensions],
+        statistics=[(vcpu, power_state, *counted) for (vcpu, power_state), counted in power.statistics],
+        os_initiated=power.os_initiated,
+        memory_protected=power.memory_protected,
+    )
+
+
+def firmware_of(line: FirmwareLine, config: Config) -> FirmwareState:
+    """Return the state a line tells of, under a configuration; raise ValueError or KeyError for one that cannot be."""
+    vcpus = len(config.mpidrs)
+    if {len(line.states), len(line.pending), len(line.suspensions)} != {vcpus}:
+        raise ValueError(f"the firmware's state is of {len(line.states)} CPUs, not of {vcpus}")
+    keys = [(vcpu, power_state) for vcpu, power_state, _, _ in line.statistics]
+    if keys != sorted(set(keys)) or any(vcpu >= vcpus for vcpu, _ in keys):
+        raise ValueError("the statistics are not of these CPUs, or not in order")
+    power = PowerSnapshot(
+        states=tuple(PowerState[name] for name in line.states),
+        pending=tuple(entry_of(entry) for entry in line.pending),
+        suspensions=tuple(None if each is None else Suspension(*each) for each in line.suspensions),
+        statistics=tuple(((vcpu, power_state), Statistics(*counted)) for vcpu, power_state, *counted in line.statistics),
+        os_initiated=line.os_initiated,
+        memory_protected=line.memory_protected,
+    )
+    return FirmwareState(config.version, config.psci_0_2, config.bitmaps, power, line.entropy, line.has_run)
+
+
 def reply_line(reply: Reply) -> ReplyLine:
     return ReplyLine(
         regs={f"x{number}": hex(value) for number, value in reply.regs},
         resume=reply.resume.name,
         effects=[_effect_line(effect) for effect in reply.effects],
-        entry=_entry_line(reply.entry),
+        entry=entry_line(reply.entry),
     )
 
 
-def _entry_line(entry: EntryState | None) -> EntryLine | None:
+def entry_line(entry: EntryState | None) -> EntryLine | None:
     return None if entry is None else EntryLine(hex(entry.pc), hex(entry.x0), hex(entry.pstate), entry.big_endian)
 
 
 def _effect_line(effect: Effect) -> Runs | Leaves | Writes:
     match effect:
         case Runnable():
-            return Runs(effect.vcpu, _entry_line(effect.entry))
+            return Runs(effect.vcpu, entry_line(effect.entry))
         case SystemEvent():
             return Leaves(effect.type.name, effect.flags)
         case WriteMemory():
             return Writes(hex(effect.address), effect.content.hex())
 
 
-def _entry_of(line: EntryLine | None) -> EntryState | None:
+def entry_of(line: EntryLine | None) -> EntryState | None:
     return None if line is None else EntryState(int(line.pc, 16), int(line.x0, 16), int(line.pstate, 16), line.big_endian)
 
 
@@ -240,14 +299,14 @@ def reply_of(line: ReplyLine) -> Reply:
         tuple(sorted((int(name.removeprefix("x")), int(value, 16)) for name, value in line.regs.items())),
         Resume[line.resume],
         tuple(_effect_of(effect) for effect in line.effects),
-        _entry_of(line.entry),
+        entry_of(line.entry),
     )
 
 
 def _effect_of(line: Runs | Leaves | Writes) -> Effect:
     match line:
         case Runs():
-            return Runnable(line.vcpu, _entry_of(line.entry))
+            return Runnable(line.vcpu, entry_of(line.entry))
         case Leaves():
             return SystemEvent(SystemEventType[line.type], line.flags)
         case Writes():
@@ -297,6 +356,8 @@ def read(path: Path) -> Iterator[tuple[int, Line]]:
             if line.schema != SCHEMA:
                 raise InputError(f"{path} has schema {line.schema}; {SCHEMA} is read")
             vcpus = len(line.mpidrs)
+        elif isinstance(line, Resumed) and len(line.config.mpidrs) != vcpus:
+            raise InputError(f"{path}: line {number} goes on with {len(line.config.mpidrs)} CPUs; the header has {vcpus}")
         elif isinstance(line, Call | Other | Machine) and line.vcpu >= vcpus:
             raise InputError(f"{path}: line {number} names cpu{line.vcpu}; the header has {vcpus}")
         yield number, line
@@ -332,6 +393,8 @@ def _check(line: Line) -> None:
         if len(set(line.mpidrs)) != len(line.mpidrs):
             raise ValueError("two CPUs have the same MPIDR")
         config_of(line)
+    elif isinstance(line, Resumed):
+        firmware_of(line.firmware, config_of(line.config))
     elif isinstance(line, Call):
         trap_of(line)
         reply_of(line.reply)

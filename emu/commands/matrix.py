@@ -1,4 +1,4 @@
-"""The command line of `migrate`, `matrix` and the demos of the 2018 mail."""
+"""`matrix`: what becomes of a guest for every source, destination, version and policy."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from multiprocessing import get_context
 from typing import Final, TextIO
 
+from emu.commands import Command
 from emu.matrix import DEFAULT_GUEST, Answer, Case, Matrix, cases, check_guests, class_of, move_live
 from emu.matrixtext import as_json, as_markdown, as_text
 from emu.migrationtext import tell_registers, tell_views, verdicts
@@ -24,7 +25,7 @@ from firmware.policy import DEFAULT_POLICY, POLICIES
 _MOST_JOBS: Final = 256
 
 
-def add_matrix_options(parser: argparse.ArgumentParser) -> None:
+def _add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `matrix`."""
     parser.add_argument("--sources", metavar="LIST", help="hosts, by comma; kvm for all KVM releases, all for every host; default kvm")
     parser.add_argument("--destinations", metavar="LIST", help="the same; default as --sources")
@@ -42,7 +43,7 @@ def add_matrix_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-j", dest="jobs", metavar="N", help="processes that move guests; default one for each core")
 
 
-def matrix(options: argparse.Namespace) -> int:
+def _matrix(options: argparse.Namespace) -> int:
     """Print what becomes of a guest for every source, destination, version and policy; 100 where a live move went otherwise."""
     policies = _policies(options.policies)
     cpus = parse_host_cpu(options.source_cpu), parse_host_cpu(options.destination_cpu)
@@ -145,3 +146,6 @@ def _progress(total: int) -> Iterator[Callable[[], None]]:
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("moving guests", total=total)
         yield lambda: progress.advance(task)
+
+
+MATRIX = Command(_add_options, _matrix)

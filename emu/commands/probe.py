@@ -1,4 +1,4 @@
-"""The command line of `probe`."""
+"""`probe`: what a guest makes of every firmware."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from emu import setup as words
+from emu.commands import Command
 from emu.lists import show
 from emu.memory import DEFAULT_RAM_BYTES, parse_size
 from emu.outcome import ExitCode
@@ -26,7 +27,7 @@ _MOST_INSTRUCTIONS = "4000000000"
 _MOST_JOBS = 64
 
 
-def add_probe_options(parser: argparse.ArgumentParser) -> None:
+def _add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `probe`."""
     parser.add_argument("--kernel", type=Path, metavar="F", help="ELF, arm64 Image (also gzip) or flat binary")
     parser.add_argument("--initrd", type=Path, metavar="F", help="initial RAM disk")
@@ -44,7 +45,7 @@ def add_probe_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-j", dest="jobs", default="1", metavar="N", help="how many run at once")
 
 
-def run(options: argparse.Namespace) -> int:
+def _probe(options: argparse.Namespace) -> int:
     """Print what a guest makes of each firmware."""
     if options.kernel is None:
         raise UserError("nothing to probe with; give -kernel F")
@@ -135,3 +136,6 @@ def _summary(findings: list[Finding], boots: int) -> None:
     print(f"\n{len(findings)} firmwares, {boots} boot{'' if boots == 1 else 's'}")
     rows = [(each.host, each.psci, str(len(each.calls)), str(each.cpus_up), str(each.code), each.sentence) for each in findings]
     show("host", "PSCI", "calls", "CPUs up", "code", "how it ended", rows=rows)
+
+
+PROBE = Command(_add_options, _probe)
