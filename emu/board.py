@@ -23,10 +23,10 @@ class Board:
 
     def __init__(self, setup: Setup, output: Callable[[bytes], object], typed: Callable[[int], bytes]) -> None:
         self.ram = ram(setup.ram_bytes)
-        self._boot = loader.load(self.ram, setup.device_tree, kernel=setup.kernel, bios=setup.bios, initrd=setup.initrd)
+        self.boot = setup.boot or loader.load(self.ram, setup.device_tree, kernel=setup.kernel, bios=setup.bios, initrd=setup.initrd)
         self.console = Console(output, typed)
         self.engine = Engine(setup.cpu, setup.config.mpidrs)
-        regions = [self.ram, PVTIME] + ([FLASH] if setup.bios is not None else [])
+        regions = [self.ram, PVTIME] + ([FLASH] if self.boot.kind is loader.Kind.BIOS else [])
         try:
             self.memory = PhysicalMemory([(region, self.engine.map_ram(region)) for region in regions])
         except OSError as error:
@@ -36,22 +36,22 @@ class Board:
 
     def _symbols(self, setup: Setup) -> Symbols:
         image = None
-        if self._boot.kind is loader.Kind.IMAGE:
-            kernel = self._boot.segments[0]
+        if self.boot.kind is loader.Kind.IMAGE:
+            kernel = self.boot.segments[0]
             image = Image(kernel.content, kernel.address, kernel.size_bytes, self.memory.read)
-        return Symbols(self._boot.elf, image) if setup.symbols is None else Symbols.from_file(setup.symbols, image)
+        return Symbols(self.boot.elf, image) if setup.symbols is None else Symbols.from_file(setup.symbols, image)
 
     @property
     def device_tree(self) -> bytes:
         """The device tree as it is placed in memory."""
-        return next(segment.content for segment in self._boot.segments if segment.region == self._boot.dtb)
+        return next(segment.content for segment in self.boot.segments if segment.region == self.boot.dtb)
 
     def power_on(self) -> None:
         """Load the images and give every vCPU its power-on state, the first one at the entry point; other memory stays as it is."""
-        for segment in self._boot.segments:
+        for segment in self.boot.segments:
             self.memory.write(segment.address, segment.content)
             self.memory.zero(segment.address + len(segment.content), segment.size_bytes - len(segment.content))
         self.engine.flush_translations()
         self.engine.reset_all()
-        self.engine.pc.set(self._boot.pc)
-        self.engine.x[0].set(self._boot.x0)
+        self.engine.pc.set(self.boot.pc)
+        self.engine.x[0].set(self.boot.x0)

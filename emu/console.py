@@ -27,7 +27,7 @@ class Console:
         self._typed = typed
         self._until: re.Pattern[bytes] | None = None
         self._tail = b""
-        self._kept = b""
+        self.kept = b""
 
     def look_for(self, until: re.Pattern[bytes] | None) -> None:
         """Look for a regular expression in what is printed from now on; None looks for nothing any more."""
@@ -51,7 +51,7 @@ class Console:
 
     def flush(self) -> None:
         """Hand out what the guest has sent; of what completes a match, only as far as that."""
-        if self.uart.tx or (self._kept and not self.matched):
+        if self.uart.tx or (self.kept and not self.matched):
             self._print(self.uart.drain())
 
     def print(self, text: bytes) -> None:
@@ -61,14 +61,14 @@ class Console:
 
     def _print(self, text: bytes) -> None:
         # What the guest sent after the match, in the rest of its turn, is printed if the run goes on.
-        text, self._kept = self._kept + text, b""
+        text, self.kept = self.kept + text, b""
         if self.matched:
-            self._kept = text
+            self.kept = text
             return
         if self._until is not None and (match := self._until.search(self._tail + text)) is not None:
             self.matched = True
             end = max(0, match.end() - len(self._tail))
-            text, self._kept = text[:end], text[end:]
+            text, self.kept = text[:end], text[end:]
         self._tail = (self._tail + text)[-_TAIL_BYTES:]
         self._output(text)
         self.printed_bytes += len(text)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Final
 
+from emu import migrationdemos
 from emu.lists import show
 from emu.machine import Machine
 from emu.report import Log
@@ -39,4 +40,10 @@ def versions(host: str) -> int:
     return 0
 
 
-DEMOS: Final[dict[str, Callable[[str], int]]] = {"versions": versions}
+# By name; a host's name is what `versions` alone looks at.
+DEMOS: Final[dict[str, Callable[[str], int]]] = {
+    "versions": versions,
+    "silent-upgrade": lambda _host: migrationdemos.silent_upgrade(),
+    "lost-mitigation": lambda _host: migrationdemos.lost_mitigation(),
+    "catches-fire": lambda _host: migrationdemos.catches_fire(),
+}

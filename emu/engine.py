@@ -30,6 +30,7 @@ from emu.registers import (
     REGISTERS,
     SCR_EL3,
     SPSR_EL1,
+    VECTORS,
     VMPIDR_EL2,
     ZCR_EL2,
     ZCR_EL3,
@@ -116,6 +117,7 @@ class Engine:
         self._cp_reg = _CpReg()
         self._count = ctypes.c_size_t()
         self._word = ctypes.c_uint32()
+        self._vector = (ctypes.c_uint8 * 16)()
         self._go_to_el1(cpu)
         self._scratch = self.uc.context_save()
         self._syndrome, self._fault_address, self._target_el = self._find_syndrome()
@@ -209,6 +211,16 @@ class Engine:
         self.pstate.set(value)
         self.set_system_register(SPSR_EL1, self.system_register(SPSR_EL1))
 
+    def vector(self, name: str) -> int:
+        """Return a SIMD register of the current vCPU, 128 bits."""
+        _check(library.uc_reg_read(self.handle, ctypes.c_int(VECTORS[name]), self._vector))
+        return int.from_bytes(bytes(self._vector), "little")
+
+    def set_vector(self, name: str, value: int) -> None:
+        """Write a SIMD register of the current vCPU, 128 bits."""
+        self._vector[:] = list(value.to_bytes(16, "little"))
+        _check(library.uc_reg_write(self.handle, ctypes.c_int(VECTORS[name]), self._vector))
+
     def exception_syndrome(self) -> tuple[int, int, int]:
         """Return (ESR, FAR, target exception level) of the exception whose callback is running."""
         library.uc_context_save(self.handle, self._scratch.context)
@@ -275,6 +287,10 @@ class Engine:
         box = ctypes.c_uint64(value)
         context = self._contexts[vcpu].context
         _check(library.uc_context_reg_write(context, ctypes.c_int(REGISTERS[name]), ctypes.byref(box)))
+
+    def keep_current(self) -> None:
+        """Bring the saved context of the current vCPU up to date."""
+        library.uc_context_save(self.handle, self._contexts[self.current].context)
 
     def reset_current(self) -> None:
         """Give the current vCPU its power-on state."""

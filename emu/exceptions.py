@@ -58,11 +58,11 @@ class Exceptions:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._entered: dict[int, tuple[int, str]] = {}  # by vCPU: the vector last entered, and why
+        self.entered: dict[int, tuple[int, str]] = {}  # by vCPU: the vector last entered, and why
 
     def forget(self) -> None:
         """Forget what was entered, as after a system reset."""
-        self._entered.clear()
+        self.entered.clear()
 
     def enter(self, why: str, esr: int, far: int | None, return_address: int, offset: int = SYNCHRONOUS) -> int:
         """Take an exception to EL1 and return the vector's address; raise GuestCrash if it comes from that very vector.
@@ -76,10 +76,10 @@ class Exceptions:
         elif pstate & _SP_SEL:
             offset += _FROM_SP_ELX
         vector = engine.reg["vbar_el1"].get() + offset
-        before, first = self._entered.get(engine.current, (None, ""))
+        before, first = self.entered.get(engine.current, (None, ""))
         if return_address == vector == before:
             raise GuestCrash(f"{first}, and its vector {vector:#x} cannot be executed: {why}")
-        self._entered[engine.current] = (vector, why)
+        self.entered[engine.current] = (vector, why)
         if not (pstate & PSTATE_EL and pstate & _SP_SEL):
             # Writing PSTATE banks no stack pointer.
             engine.reg["sp_el0"].set(engine.sp.get())

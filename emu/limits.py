@@ -13,8 +13,7 @@ class Limits:
         self._max_insns = setup.max_insns
         self._timeout_ns = setup.timeout_ns
         self.instructions = 0
-        self._seen: object = None
-        self._seen_at = 0
+        self.seen: tuple[object, int] = (None, 0)  # what told progress, and at how many instructions it last did
 
     def cap(self, instructions: int) -> int:
         """Return how many of a slice's instructions are left before the limit."""
@@ -23,9 +22,9 @@ class Limits:
     def count(self, instructions: int, progress: object) -> bool:
         """Count a slice; say whether `progress`, whatever tells it, is other than it was."""
         self.instructions += instructions
-        if progress == self._seen:
+        if progress == self.seen[0]:
             return False
-        self._seen, self._seen_at = progress, self.instructions
+        self.seen = progress, self.instructions
         return True
 
     def reached(self, now_ns: int) -> Outcome | None:
@@ -36,7 +35,7 @@ class Limits:
             limit = f"--timeout {duration(self._timeout_ns)}"
         else:
             return None
-        if self.instructions - self._seen_at > self.instructions // 2:
+        if self.instructions - self.seen[1] > self.instructions // 2:
             return Outcome(ExitCode.NO_PROGRESS, f"no progress: neither a call nor output in the second half of {limit}")
         return Outcome(ExitCode.LIMIT, f"limit reached: {limit}")
 

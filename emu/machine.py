@@ -7,6 +7,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import random
 import re
 from collections.abc import Callable
 from functools import partial
@@ -34,11 +36,13 @@ from emu.registers import SCTLR_EE, SCTLR_EL1
 from emu.scheduler import Clock, Scheduler
 from emu.semihosting import HLT_SEMIHOSTING, Semihosting
 from emu.setup import CallPoint, Setup
+from emu.state import MachineState, adopt, capture
 from emu.trap import Record, TrapPath
 from emu.turns import Turns
 from emu.vcpu import Vcpu, Wait, serve_system_registers, standstill
 from firmware import fwregs
-from firmware.abi import ENTRY_PSTATE, MASK32, MASK64, SMC64, PowerState
+from firmware.abi import ENTRY_PSTATE, MASK32, MASK64, SMC64, PowerState, Version
+from firmware.dispatch import Firmware
 from firmware.errors import UserError
 from firmware.pv_time import STOLEN_TIME_OFFSET_BYTES, stolen_time_address
 from firmware.trap import (
@@ -92,25 +96,34 @@ class Machine:
         self.trap_path = TrapPath(self.engine, self.firmware, self.clock, self._apply, self._exception)
         self.interrupted = False
         self._semihosting = Semihosting(self.engine, self.console.print)
-        self._exceptions = Exceptions(self.engine)
-        self._system_event: SystemEvent | None = None
+        self.exceptions = Exceptions(self.engine)
+        self.system_event: SystemEvent | None = None
         self._until_met = False
         self._final: Outcome | None = None
         self._is_running = False
-        self._limits = Limits(setup)
-        self._turns = Turns(self.clock, self.scheduler, self._limits, self._wake, self._unpark)
-        serve_system_registers(self.engine, self.clock, lambda: self.vcpus, setup.seed)
+        self.limits = Limits(setup)
+        self._turns = Turns(self.clock, self.scheduler, self.limits, self._wake, self._unpark)
+        self.numbers = random.Random(setup.seed)
+        serve_system_registers(self.engine, self.clock, lambda: self.vcpus, self.numbers)
         self._watch_call_points()
         self._power_on()
 
     @property
     def instructions(self) -> int:
         """How many instructions have been granted, by whole slices."""
-        return self._limits.instructions
+        return self.limits.instructions
+
+    @property
+    def is_over(self) -> bool:
+        return self._final is not None
+
+    @property
+    def has_changes_to_come(self) -> bool:
+        return self._changes_to_come > 0
 
     def _power_on(self) -> None:
         self.board.power_on()
-        self._exceptions.forget()
+        self.exceptions.forget()
 
     # ---- who looks on
 
@@ -135,8 +148,13 @@ class Machine:
         return call_off
 
     def _watch_call_points(self) -> None:
+        self._changes_to_come = len(self.setup.version_changes)
         for change in self.setup.version_changes:
-            self.at_call(change.at, partial(self.set_one_reg, fwregs.BY_NAME["PSCI_VERSION"].id, change.version.word))
+            self.at_call(change.at, partial(self._change_version, change.version))
+
+    def _change_version(self, version: Version) -> None:
+        self._changes_to_come -= 1
+        self.set_one_reg(fwregs.BY_NAME["PSCI_VERSION"].id, version.word)
 
     def _until_was_called(self) -> None:
         # Not raised: whoever else looks on sees this call too.
@@ -150,10 +168,28 @@ class Machine:
         self.trap_path.rebuild()
         self._audience.register_write(register_id, value)
 
+    def serve(self, firmware: Firmware) -> None:
+        """Let another firmware answer from now on; it brings its own state along."""
+        self.firmware, self.config = firmware, firmware.config
+        self.trap_path.serve(firmware)
+
     def _event(self, event: Event) -> Reply:
         reply = self.firmware.handle(event)
         self._audience.firmware_event(event, reply)
         return reply
+
+    @property
+    def setup_as_it_is(self) -> Setup:
+        """The setup of a machine that could go on in this one's place: what was loaded comes along, registers have their values."""
+        return dataclasses.replace(self.setup, config=self.config, boot=self.board.boot, version_changes=(), until=None)
+
+    def snapshot(self) -> MachineState:
+        """Return the whole state, between two turns; raise UserError for a run that is over."""
+        return capture(self)
+
+    def restore(self, state: MachineState) -> None:
+        """Go on from a state of this machine's, or of one with the same setup."""
+        adopt(self, state)
 
     # ---- what a reply asks of the machine
 
@@ -163,6 +199,7 @@ class Machine:
                 case Runnable():
                     self.vcpus[effect.vcpu].wait = Wait.NOTHING
                     self.vcpus[effect.vcpu].ready_ns = self.clock.now_ns
+                    self.vcpus[effect.vcpu].resume = effect.entry
                     self.scheduler.start(effect.vcpu)
                 case WriteMemory():
                     self.memory.write(effect.address, effect.content)
@@ -171,7 +208,7 @@ class Machine:
                 case SystemEvent(type=SystemEventType.SUSPEND):
                     self._suspend_system(trap)
                 case SystemEvent():
-                    self._system_event = effect
+                    self.system_event = effect
         if reply.resume is Resume.NEXT:
             return
         if reply.resume is Resume.UNDEF:
@@ -195,7 +232,7 @@ class Machine:
                 vcpu.wait = Wait.SYSTEM_SUSPEND
 
     def _after_system_event(self) -> None:
-        event, self._system_event = self._system_event, None
+        event, self.system_event = self.system_event, None
         if event is None:
             return
         if event.type is SystemEventType.SHUTDOWN:
@@ -232,7 +269,7 @@ class Machine:
     def _take(self, number: int, esr: int, far: int | None, pc: int) -> None:
         at = pc - 4 if number == EXCP_SWI else pc  # the engine gives SVC's return address
         why = f"{EXCEPTION_NAMES.get(number, 'exception')} at {at:#x}"
-        self._audience.exception(number, esr, far, pc, self._exceptions.enter(why, esr, far, pc))
+        self._audience.exception(number, esr, far, pc, self.exceptions.enter(why, esr, far, pc))
 
     def _wait_for_interrupt(self) -> None:
         vcpu = self.vcpus[self.engine.current]
@@ -343,26 +380,32 @@ class Machine:
             return Outcome(ExitCode.INTERRUPTED, "interrupted")
         self._after_system_event()
         index = self._turns.next(self.vcpus, self._is_on)
-        limit = self._limits.reached(self.clock.now_ns)
+        limit = self.limits.reached(self.clock.now_ns)
         if limit is not None:
             return limit
         if index is None:
             return Outcome(ExitCode.DEADLOCK, f"deadlock: {standstill(self.vcpus, self.firmware.power.states)}")
         before = self.firmware.power.states[index]
         self.engine.switch(index)
-        if before is PowerState.ON_PENDING or not self.firmware.has_run:
-            # Any other KVM_RUN tells the firmware nothing.
-            entry = self._event(Enter(index)).entry
-            if entry is not None:
-                self._adopt(index, entry, before)
+        entry = self._arrival(index, before)
+        if entry is not None:
+            self._adopt(index, entry, before)
         self._run_slice(index, self.vcpus[index], self.scheduler.slice_instructions() if instructions is None else instructions)
         self.console.flush()
         self.console.poll()
         return Outcome(ExitCode.OK, "--until was met") if self._until_met or self.console.matched else None
 
+    def _arrival(self, index: int, state: PowerState) -> EntryState | None:
+        """Return where a vCPU has yet to begin, if it has."""
+        if state is PowerState.ON_PENDING or not self.firmware.has_run:
+            # Any other KVM_RUN tells the firmware nothing.
+            return self._event(Enter(index)).entry
+        entry, self.vcpus[index].resume = self.vcpus[index].resume, None
+        return entry
+
     def _run_slice(self, index: int, vcpu: Vcpu, instructions: int) -> None:
         self._account_stolen_time(vcpu)
-        instructions = self._limits.cap(instructions)
+        instructions = self.limits.cap(instructions)
         if vcpu.wait is Wait.NOTHING or self._unpark(index):
             self._audience.slice(index, instructions)
             self._execute(instructions)
@@ -370,7 +413,7 @@ class Machine:
         vcpu.ready_ns = self.clock.now_ns
         progress = (self.clock.traps, self.console.printed_bytes + len(self.console.uart.tx))
         if (
-            not self._limits.count(instructions, progress)
+            not self.limits.count(instructions, progress)
             and vcpu.wait is Wait.NOTHING
             and is_parked(self.engine.instruction_at, self.engine.pc.get())
         ):
@@ -385,7 +428,7 @@ class Machine:
             self.engine.run(instructions)
         except UnmappedAccess as error:
             pc = self.engine.pc.get()
-            esr, far, vector = self._exceptions.external_abort(str(error), error.is_fetch, error.is_write, error.address)
+            esr, far, vector = self.exceptions.external_abort(str(error), error.is_fetch, error.is_write, error.address)
             self._audience.exception(EXCP_PREFETCH_ABORT if error.is_fetch else EXCP_DATA_ABORT, esr, far, pc, vector)
         except EngineError as error:
             raise GuestCrash(str(error)) from None

@@ -34,7 +34,7 @@ class Parser(argparse.ArgumentParser):
 def whole_words(arguments: Iterable[str], parser: argparse.ArgumentParser, what: str) -> list[str]:
     """Rewrite a command's options as --name=value; raise UserError for one that does not exist or lacks its value."""
     actions = {name: action for action in parser._actions for name in action.option_strings}
-    known = {name.lstrip("-"): (name, action.nargs != 0) for name, action in actions.items()}
+    known = {name.lstrip("-"): (name, 1 if action.nargs is None else action.nargs) for name, action in actions.items()}
     words, rewritten = list(arguments), []
     while words:
         word = words.pop(0)
@@ -49,11 +49,17 @@ def whole_words(arguments: Iterable[str], parser: argparse.ArgumentParser, what:
             continue
         if name not in known or (len(word) - len(word.lstrip("-")) > 2):
             raise _not_offered(name, known, what)
-        option, takes_value = known[name]
-        if not takes_value:
+        option, values = known[name]
+        if values == 0:
             if equals:
                 raise UserError(f"-{name} takes no value, not {value!r}")
             rewritten.append(option)
+            continue
+        if isinstance(values, int) and values > 1:
+            taken, words = words[:values], words[values:]
+            if equals or len(taken) < values or any(each.startswith("-") for each in taken):
+                raise UserError(f"-{name} needs {values} values")
+            rewritten += [option, *taken]
             continue
         if not equals:
             if not words:

@@ -14,6 +14,11 @@ class PhysicalMemory:
     def __init__(self, regions: Iterable[tuple[Region, mmap.mmap]]) -> None:
         self._regions = tuple(regions)
 
+    @property
+    def buffers(self) -> tuple[tuple[int, mmap.mmap], ...]:
+        """Each region's first guest physical address and its bytes."""
+        return tuple((region.base, buffer) for region, buffer in self._regions)
+
     def write(self, address: int, content: bytes) -> None:
         """Write; where there is no memory nothing is written, as on a bus."""
         for region, buffer in self._regions:

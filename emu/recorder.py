@@ -21,7 +21,19 @@ class Recorder(Observer):
         self._machine = machine
         self._stream = stream
         self._write(tracefile.header(machine.config, machine.setup.seed, machine.board.device_tree))
+        if machine.firmware.has_run:
+            self._resume()
         machine.observe(self, calls=None)
+
+    def follow(self, machine: Machine) -> None:
+        """Go on with the machine that goes on in this one's place."""
+        self._machine = machine
+        self._resume()
+        machine.observe(self, calls=None)
+
+    def _resume(self) -> None:
+        machine = self._machine
+        self._write(tracefile.resumed_line(machine.clock.now_ns, machine.config, machine.setup.seed, machine.firmware.state()))
 
     def call(self, record: Record) -> None:
         trap = record.trap

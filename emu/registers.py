@@ -37,7 +37,10 @@ REGISTERS: Final = {
     "esr_el1": arm64.UC_ARM64_REG_ESR_EL1,
     "far_el1": arm64.UC_ARM64_REG_FAR_EL1,
     "vbar_el1": arm64.UC_ARM64_REG_VBAR_EL1,
+    "fpcr": arm64.UC_ARM64_REG_FPCR,
+    "fpsr": arm64.UC_ARM64_REG_FPSR,
 }
+VECTORS: Final = {f"v{number}": arm64.UC_ARM64_REG_V0 + number for number in range(32)}
 
 
 SCTLR_EE: Final = 1 << 25  # SCTLR_EL1.EE

@@ -43,6 +43,7 @@ class Replay:
     def __init__(self, path: Path, host: str | None = None) -> None:
         self._lines = tracefile.read(path)
         self._path = path
+        self._host = host
         _, header = next(self._lines)
         assert isinstance(header, tracefile.Header)
         config = tracefile.config_of(header)
@@ -81,7 +82,20 @@ class Replay:
                 return self._compare(number, f"{event}", tracefile.reply_of(line.reply), self.firmware.handle(event))
             case tracefile.Register():
                 return self._register(number, line)
+            case tracefile.Resumed():
+                self._resume(line)
         return None
+
+    def _resume(self, line: tracefile.Resumed) -> None:
+        config = tracefile.config_of(line.config)
+        state = tracefile.firmware_of(line.firmware, config)
+        if self._host is not None:
+            config, _ = _on_host(config, self._host)
+        self._is_other_host = self._host is not None and self._host != line.config.host
+        self.firmware = Firmware(config, line.config.seed)
+        self.firmware.restore(dataclasses.replace(state, version=config.version, psci_0_2=config.psci_0_2, bitmaps=config.bitmaps))
+        self._names = functions_by_id(config)
+        self._text = Text(self._names.get, Symbols())
 
     def _compare(self, number: int, what: str, recorded: Reply, answered: Reply, function: Function | None = None) -> Difference | None:
         self.events += 1

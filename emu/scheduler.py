@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from firmware.vendor_hyp import COUNTER_HZ
 
@@ -49,34 +49,45 @@ class Scheduler:
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed) if seed else None
-        self._last = -1
-        self._started: list[int] = []
+        self.last = -1
+        self.started: list[int] = []
 
     def start(self, vcpu: int) -> None:
         """Let a vCPU that has just been started have the next turn, as one that starts on its own core would."""
-        self._started.append(vcpu)
+        self.started.append(vcpu)
 
     def choose(self, runnable: Sequence[bool]) -> int | None:
         """Return the vCPU whose turn it is, or None if none can run."""
         candidates = [vcpu for vcpu, can_run in enumerate(runnable) if can_run]
-        started, self._started = [vcpu for vcpu in self._started if runnable[vcpu]], []
+        started, self.started = [vcpu for vcpu in self.started if runnable[vcpu]], []
         if not candidates:
             return None
         if self._random is not None:
-            self._last = self._random.choice(candidates)
+            self.last = self._random.choice(candidates)
         elif started:
-            self._started = started[1:]
+            self.started = started[1:]
             return started[0]
         else:
-            self._last = next((vcpu for vcpu in candidates if vcpu > self._last), candidates[0])
-        return self._last
+            self.last = next((vcpu for vcpu in candidates if vcpu > self.last), candidates[0])
+        return self.last
 
     def slice_instructions(self) -> int:
         if self._random is None:
             return SLICE_INSTRUCTIONS
         return self._random.randint(1, 2 * SLICE_INSTRUCTIONS)
 
+    @property
+    def draw(self) -> tuple[Any, ...] | None:
+        """The seeded draw's state; None under seed 0, which draws nothing."""
+        return None if self._random is None else self._random.getstate()
+
+    def restore(self, last: int, started: Sequence[int], draw: tuple[Any, ...] | None) -> None:
+        """Go on from there."""
+        self.last, self.started = last, list(started)
+        if self._random is not None and draw is not None:
+            self._random.setstate(draw)
+
     def reset(self) -> None:
         """Begin a new round, as after a system reset; a seeded draw goes on where it was."""
-        self._last = -1
-        self._started.clear()
+        self.last = -1
+        self.started.clear()

@@ -11,19 +11,20 @@ from typing import Any, Final, NamedTuple
 
 from emu.devicetree import Method, PsciIds, PsciNode, Spec, amend, build, psci_node
 from emu.engine import CPU_MODELS
-from emu.loader import read_file
-from emu.memory import DEFAULT_RAM_BYTES, PVTIME, RAM_BASE, Region, ram
+from emu.loader import Boot, read_file
+from emu.memory import DEFAULT_RAM_BYTES, PVTIME, RAM_BASE, MiB, Region, ram
 from firmware import fwregs
 from firmware.abi import AFFINITY_MASK, PSCI_0_1, PSCI_VERSIONS, SMCCC_VERSIONS, Version
 from firmware.dispatch import Firmware, check_function_name, configuration
 from firmware.errors import UserError, unknown
-from firmware.host import Config
+from firmware.host import SPECTRE_STATES, SSBD_STATES, Config, Host, Mitigations
 from firmware.hosts import host_named
 from firmware.trap import Conduit
 
 MAX_VCPUS: Final = 8
 DEFAULT_CPU: Final = "cortex-a57"
 CAPABILITIES: Final = ("system-suspend",)
+_GUEST_RAM_BYTES: Final = 16 * MiB  # what the guests that come along need is a hundredth of it
 
 _NS: Final = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": 1_000_000_000}
 
@@ -47,6 +48,7 @@ class Setup:
     """A machine to be built.
 
     kernel, bios, initrd, dtb  files of the user's
+    boot                       what is loaded, in place of kernel, bios and initrd
     symbols                    a file with names for addresses, in place of those that the kernel brings along
     config                     the firmware's configuration
     psci                       whether there is firmware at all (-psci none: no node, both conduits UNDEF)
@@ -63,6 +65,7 @@ class Setup:
     bios: Path | None = None
     initrd: Path | None = None
     dtb: Path | None = None
+    boot: Boot | None = None
     symbols: Path | None = None
     append: str = ""
     ram_bytes: int = DEFAULT_RAM_BYTES
@@ -124,6 +127,7 @@ class Choices:
     smccc: str | None = None
     fwreg: tuple[str, ...] = ()
     cap: tuple[str, ...] = ()
+    host_cpu: str | None = None
     mpidrs: tuple[int, ...] = (0,)
     ram_bytes: int = DEFAULT_RAM_BYTES
     rest: dict[str, object] = field(default_factory=dict)
@@ -160,6 +164,7 @@ def make(choices: Choices) -> Setup:
         smccc=None if choices.smccc is None else parse_smccc(choices.smccc),
         conduits=conduits if psci else frozenset(),
         capabilities=frozenset(choices.cap),
+        mitigations=(parse_host_cpu(choices.host_cpu),),
         ram=(RAM_BASE, choices.ram_bytes),
         pv_time_base=PVTIME.base,
     )
@@ -176,6 +181,18 @@ def make(choices: Choices) -> Setup:
     for change in setup.version_changes:
         firmware.set_one_reg(fwregs.BY_NAME["PSCI_VERSION"].id, change.version.word)
     return dataclasses.replace(setup, config=setup.firmware().config, registers=())
+
+
+def guest_config(host: Host, mitigations: Mitigations, mpidrs: tuple[int, ...] = (0, 1)) -> Config:
+    """Return the configuration of a small VM on a host, over the host's own conduit."""
+    return configuration(
+        host,
+        mpidrs,
+        conduits=frozenset({host.default_conduit}),
+        ram=(RAM_BASE, _GUEST_RAM_BYTES),
+        pv_time_base=PVTIME.base,
+        mitigations=(mitigations,),
+    )
 
 
 # ---- spellings
@@ -271,6 +288,22 @@ def parse_until(config: Config, text: str) -> CallPoint | re.Pattern[bytes]:
     if not text.startswith("call:"):
         raise UserError(f"--until {text!r} is neither call:NAME#N nor console:REGEX")
     return parse_call_point(config, text)
+
+
+def parse_host_cpu(text: str | None) -> Mitigations:
+    """Read what the host's CPU needs and has: spectre-v2=vulnerable,ssbs; what is not named is as `Mitigations` has it."""
+    fields = {name.replace("_", "-"): default for name, default in Mitigations()._asdict().items()}
+    chosen: dict[str, Any] = {}
+    for part in [] if text is None else text.split(","):
+        key, equals, value = part.partition("=")
+        if key not in fields or key.replace("-", "_") in chosen:
+            raise unknown("CPU property", part, fields)
+        is_flag = isinstance(fields[key], bool)
+        states = SSBD_STATES if key == "ssbd" else SPECTRE_STATES
+        if is_flag == bool(equals) or (not is_flag and value not in states):
+            raise UserError(f"{part!r}: " + (f"{key} stands alone" if is_flag else f"{key} is one of {', '.join(states)}"))
+        chosen[key.replace("-", "_")] = True if is_flag else value
+    return Mitigations(**chosen)
 
 
 def parse_timeout(text: str) -> int:

@@ -42,9 +42,13 @@ class Text:
             for vcpu, (before, after) in enumerate(zip(record.before, record.after, strict=True))
             if before is not after
         ]
-        outcome = "; ".join([self._result(record), *changes])
+        outcome = "; ".join([self.exchange(record), *changes])
         place = record.pc if caller is None else caller
-        return f"{self._left(trap.time_ns, trap.vcpu, conduit, place)} {self._invocation(record)} = {outcome}"
+        return f"{self._left(trap.time_ns, trap.vcpu, conduit, place)} {outcome}"
+
+    def exchange(self, record: Record) -> str:
+        """Spell a call and its result alone."""
+        return f"{self._invocation(record)} = {self._result(record)}"
 
     def entry(self, time_ns: int, vcpu: int, entry: EntryState, before: PowerState, after: PowerState) -> str:
         """Spell the moment at which a vCPU begins to run somewhere new."""

@@ -6,6 +6,7 @@ Schema 1. Times `t` are virtual nanoseconds. 64-bit values are hexadecimal strin
     call      a trap and its reply; pc is the address of the HVC or SMC instruction
     event     any other event of the firmware and its reply: Enter, Woken, MpState, Reset
     register  an accepted write to a firmware register
+    resumed   the firmware is another one from here on, with a past: a snapshot was loaded, or the guest was moved to another host
     machine   what became of the machine: start, stop, wake-up, reset
     console   what the guest printed since the last such line
     end       the exit code and the sentence; the last line
@@ -23,10 +24,12 @@ from typing import Annotated, Final, TypeAlias
 
 import msgspec
 
-from firmware.abi import Version
+from firmware.abi import PowerState, Version
+from firmware.dispatch import FirmwareState
 from firmware.errors import InputError
-from firmware.host import SPECTRE_STATES, Config, Mitigations
+from firmware.host import SPECTRE_STATES, SSBD_STATES, Config, Mitigations
 from firmware.hosts import host_named
+from firmware.power import PowerSnapshot, Statistics, Suspension
 from firmware.trap import (
     Conduit,
     Effect,
@@ -58,8 +61,16 @@ class _Line(msgspec.Struct, forbid_unknown_fields=True, tag_field="kind", tag=st
     pass
 
 
+class EntryLine(msgspec.Struct, forbid_unknown_fields=True):
+    pc: Hex
+    x0: Hex
+    pstate: Hex
+    big_endian: bool
+
+
 class Runs(_Line, tag="runnable"):
     vcpu: Index
+    entry: EntryLine | None = None
 
 
 class Leaves(_Line, tag="system_event"):
@@ -72,18 +83,19 @@ class Writes(_Line, tag="write_memory"):
     content: str  # hexadecimal
 
 
-class EntryLine(msgspec.Struct, forbid_unknown_fields=True):
-    pc: Hex
-    x0: Hex
-    pstate: Hex
-    big_endian: bool
-
-
 class ReplyLine(msgspec.Struct, forbid_unknown_fields=True):
     regs: dict[str, Hex]
     resume: str
     effects: list[Runs | Leaves | Writes] = []
     entry: EntryLine | None = None
+
+
+class MitigationsLine(msgspec.Struct, forbid_unknown_fields=True, array_like=True):
+    spectre_v2: str
+    spectre_v4: str
+    spectre_bhb: str
+    ssbs: bool
+    ssbd: str | None = None
 
 
 class Header(_Line):
@@ -98,12 +110,13 @@ class Header(_Line):
     conduits: list[str]
     capabilities: list[str]
     bitmaps: dict[str, Hex]
-    mitigations: Annotated[list[tuple[str, str, str, bool]], msgspec.Meta(min_length=1, max_length=512)]
+    mitigations: Annotated[list[MitigationsLine], msgspec.Meta(min_length=1, max_length=512)]
     el2_fast_path: bool
     ram: tuple[Hex, Hex]
     pv_time_base: Hex | None
     seed: Time
     device_tree: str
+    ssbd_off: list[Index] = []
 
 
 class Call(_Line):
@@ -124,6 +137,25 @@ class Other(_Line, tag="event"):
     vcpu: Index
     reply: ReplyLine
     state: str | None = None
+
+
+class FirmwareLine(msgspec.Struct, forbid_unknown_fields=True):
+    """What `FirmwareState` holds beside the registers' values, which are the configuration's."""
+
+    has_run: bool
+    entropy: tuple[Time, Time]
+    states: Annotated[list[str], msgspec.Meta(max_length=512)]
+    pending: Annotated[list[EntryLine | None], msgspec.Meta(max_length=512)]
+    suspensions: Annotated[list[tuple[Time, Time] | None], msgspec.Meta(max_length=512)]
+    statistics: Annotated[list[tuple[Index, Time, Time, Time]], msgspec.Meta(max_length=1 << 17)]
+    os_initiated: bool
+    memory_protected: bool
+
+
+class Resumed(_Line):
+    t: Time
+    config: Header
+    firmware: FirmwareLine
 
 
 class Register(_Line):
@@ -149,7 +181,7 @@ class End(_Line):
     sentence: str
 
 
-Line: TypeAlias = Header | Call | Other | Register | Machine | Console | End
+Line: TypeAlias = Header | Call | Other | Resumed | Register | Machine | Console | End
 
 encode: Final = msgspec.json.Encoder().encode
 _decoder: Final = msgspec.json.Decoder(Line)
@@ -169,7 +201,8 @@ def header(config: Config, seed: int, device_tree: bytes) -> Header:
         conduits=sorted(conduit.value for conduit in config.conduits),
         capabilities=sorted(config.capabilities),
         bitmaps={name: hex(value) for name, value in config.bitmaps},
-        mitigations=[(each.spectre_v2, each.spectre_v4, each.spectre_bhb, each.ssbs) for each in config.mitigations],
+        mitigations=[MitigationsLine(*each) for each in config.mitigations],
+        ssbd_off=sorted(config.ssbd_off),
         el2_fast_path=config.el2_fast_path,
         ram=(hex(config.ram[0]), hex(config.ram[1])),
         pv_time_base=None if config.pv_time_base is None else hex(config.pv_time_base),
@@ -189,47 +222,91 @@ def config_of(line: Header) -> Config:
         conduits=frozenset(Conduit(name) for name in line.conduits),
         capabilities=frozenset(line.capabilities),
         bitmaps=tuple(sorted((name, int(value, 16)) for name, value in line.bitmaps.items())),
-        mitigations=tuple(Mitigations(*fields) for fields in line.mitigations),
+        mitigations=tuple(Mitigations(*msgspec.structs.astuple(each)) for each in line.mitigations),
+        ssbd_off=frozenset(line.ssbd_off),
         el2_fast_path=line.el2_fast_path,
         ram=(int(line.ram[0], 16), int(line.ram[1], 16)),
         pv_time_base=None if line.pv_time_base is None else int(line.pv_time_base, 16),
     )
 
 
+def resumed_line(time_ns: int, config: Config, seed: int, state: FirmwareState) -> Resumed:
+    return Resumed(time_ns, header(config, seed, b""), firmware_line(state))
+
+
+def firmware_line(state: FirmwareState) -> FirmwareLine:
+    power = state.power
+    return FirmwareLine(
+        has_run=state.has_run,
+        entropy=state.entropy,
+        states=[each.name for each in power.states],
+        pending=[entry_line(entry) for entry in power.pending],
+        suspensions=[None if each is None else (each.power_state, each.since_ns) for each in power.suspensions],
+        statistics=[(vcpu, power_state, *counted) for (vcpu, power_state), counted in power.statistics],
+        os_initiated=power.os_initiated,
+        memory_protected=power.memory_protected,
+    )
+
+
+def firmware_of(line: FirmwareLine, config: Config) -> FirmwareState:
+    """Return the state a line tells of, under a configuration; raise ValueError or KeyError for one that cannot be."""
+    vcpus = len(config.mpidrs)
+    if {len(line.states), len(line.pending), len(line.suspensions)} != {vcpus}:
+        raise ValueError(f"the firmware's state is of {len(line.states)} CPUs, not of {vcpus}")
+    keys = [(vcpu, power_state) for vcpu, power_state, _, _ in line.statistics]
+    if keys != sorted(set(keys)) or any(vcpu >= vcpus for vcpu, _ in keys):
+        raise ValueError("the statistics are not of these CPUs, or not in order")
+    power = PowerSnapshot(
+        states=tuple(PowerState[name] for name in line.states),
+        pending=tuple(entry_of(entry) for entry in line.pending),
+        suspensions=tuple(None if each is None else Suspension(*each) for each in line.suspensions),
+        statistics=tuple(((vcpu, power_state), Statistics(*counted)) for vcpu, power_state, *counted in line.statistics),
+        os_initiated=line.os_initiated,
+        memory_protected=line.memory_protected,
+    )
+    return FirmwareState(config.version, config.psci_0_2, config.bitmaps, power, line.entropy, line.has_run)
+
+
 def reply_line(reply: Reply) -> ReplyLine:
-    entry = reply.entry
     return ReplyLine(
         regs={f"x{number}": hex(value) for number, value in reply.regs},
         resume=reply.resume.name,
         effects=[_effect_line(effect) for effect in reply.effects],
-        entry=None if entry is None else EntryLine(hex(entry.pc), hex(entry.x0), hex(entry.pstate), entry.big_endian),
+        entry=entry_line(reply.entry),
     )
+
+
+def entry_line(entry: EntryState | None) -> EntryLine | None:
+    return None if entry is None else EntryLine(hex(entry.pc), hex(entry.x0), hex(entry.pstate), entry.big_endian)
 
 
 def _effect_line(effect: Effect) -> Runs | Leaves | Writes:
     match effect:
         case Runnable():
-            return Runs(effect.vcpu)
+            return Runs(effect.vcpu, entry_line(effect.entry))
         case SystemEvent():
             return Leaves(effect.type.name, effect.flags)
         case WriteMemory():
             return Writes(hex(effect.address), effect.content.hex())
 
 
+def entry_of(line: EntryLine | None) -> EntryState | None:
+    return None if line is None else EntryState(int(line.pc, 16), int(line.x0, 16), int(line.pstate, 16), line.big_endian)
+
+
 def reply_of(line: ReplyLine) -> Reply:
-    entry = line.entry
     return Reply(
         tuple(sorted((int(name.removeprefix("x")), int(value, 16)) for name, value in line.regs.items())),
         Resume[line.resume],
         tuple(_effect_of(effect) for effect in line.effects),
-        None if entry is None else EntryState(int(entry.pc, 16), int(entry.x0, 16), int(entry.pstate, 16), entry.big_endian),
+        entry_of(line.entry),
     )
 
 
 def _effect_of(line: Runs | Leaves | Writes) -> Effect:
     match line:
         case Runs():
-            return Runnable(line.vcpu)
+            return Runnable(line.vcpu, entry_of(line.entry))
         case Leaves():
             return SystemEvent(SystemEventType[line.type], line.flags)
         case Writes():
@@ -279,6 +356,8 @@ def read(path: Path) -> Iterator[tuple[int, Line]]:
             if line.schema != SCHEMA:
                 raise InputError(f"{path} has schema {line.schema}; {SCHEMA} is read")
             vcpus = len(line.mpidrs)
+        elif isinstance(line, Resumed) and len(line.config.mpidrs) != vcpus:
+            raise InputError(f"{path}: line {number} goes on with {len(line.config.mpidrs)} CPUs; the header has {vcpus}")
         elif isinstance(line, Call | Other | Machine) and line.vcpu >= vcpus:
             raise InputError(f"{path}: line {number} names cpu{line.vcpu}; the header has {vcpus}")
         yield number, line
@@ -305,12 +384,17 @@ def _check(line: Line) -> None:
     """Raise ValueError or KeyError for a line whose fields do not mean anything."""
     if isinstance(line, Header):
         b64decode(line.device_tree, validate=True)
-        for *states, _ssbs in line.mitigations:
+        for each in line.mitigations:
+            states = (each.spectre_v2, each.spectre_v4, each.spectre_bhb)
             if not set(states) <= set(SPECTRE_STATES):
                 raise ValueError(f"mitigations {states} are not among {SPECTRE_STATES}")
+            if each.ssbd not in (None, *SSBD_STATES):
+                raise ValueError(f"ssbd {each.ssbd!r} is not among {SSBD_STATES}")
         if len(set(line.mpidrs)) != len(line.mpidrs):
             raise ValueError("two CPUs have the same MPIDR")
         config_of(line)
+    elif isinstance(line, Resumed):
+        firmware_of(line.firmware, config_of(line.config))
     elif isinstance(line, Call):
         trap_of(line)
         reply_of(line.reply)

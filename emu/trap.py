@@ -110,6 +110,24 @@ class TrapPath:
         self._hooks.setdefault(name, []).append(function)
         self.watch(_ignore, frozenset({name}))
 
+    def before_next(self, action: Callable[[], None]) -> None:
+        """Do something when the next trap has come, before it is answered: the firmware may be another one by then."""
+
+        def gate(number: int) -> Callable[[], None]:
+            def answer() -> None:
+                self.rebuild()
+                action()
+                self._answer[number]()
+
+            return answer
+
+        self._answer.update({number: gate(number) for number in self._answer})
+
+    def serve(self, firmware: Firmware) -> None:
+        """Let another firmware answer from now on."""
+        self._firmware = firmware
+        self.rebuild()
+
     def rebuild(self) -> None:
         """Prepare the answers of the firmware's current tables; needed after whatever builds new ones."""
         self.names = functions_by_id(self._firmware.config)

@@ -46,7 +46,7 @@ class Wait(enum.Enum):
 class Vcpu:
     """One vCPU.
 
-    resume     where SYSTEM_SUSPEND told it to resume, or None
+    resume     where SYSTEM_SUSPEND told it to resume, or where a host that resets inside CPU_ON has put it, or None
     stolen_at  guest physical address of its stolen-time counter, None until it asked for one
     stolen_ns  time in which it could have run and did not
     ready_ns   since when it could run, or ran last
@@ -73,13 +73,12 @@ def standstill(vcpus: Sequence[Vcpu], states: Sequence[PowerState]) -> str:
     )
 
 
-def serve_system_registers(engine: Engine, clock: Clock, vcpus: Callable[[], Sequence[Vcpu]], seed: int) -> None:
+def serve_system_registers(engine: Engine, clock: Clock, vcpus: Callable[[], Sequence[Vcpu]], numbers: random.Random) -> None:
     """Serve what the engine would answer from the host: counters and EL1 timers on virtual time, and no random numbers.
 
-    The engine drops timer writes and counts host time. FEAT_RNG (-cpu max) is hidden; a guest that reads RNDR all the same gets the
-    seed's numbers.
+    The engine drops timer writes and counts host time. FEAT_RNG (-cpu max) is hidden; a guest that reads RNDR all the same gets
+    `numbers`.
     """
-    numbers = random.Random(seed)
     readers: dict[SystemRegister, Callable[[], int]] = {
         _CNTPCT: clock.read_counter,
         _CNTVCT: clock.read_counter,

@@ -84,7 +84,7 @@ class Firmware:
                 self.has_run = True
                 return _entering(self.power.enter(event.vcpu))
             case Access():
-                return _entering(self.power.access(event.vcpu))
+                return _entering(self.power.access(event.vcpu)) if self.config.host.access_applies_reset else NOTHING
             case Woken():
                 return _entering(self.power.wake(event.vcpu, event.time_ns))
             case MpState():

@@ -21,6 +21,8 @@ from firmware.host import Config
 _ARCH: Final = 0x6000_0000_0000_0000
 _SIZE_MASK: Final = 0x00F0_0000_0000_0000
 _SIZE_U64: Final = 0x0030_0000_0000_0000
+_COPROCESSOR_MASK: Final = 0x0FFF_0000
+_FIRMWARE: Final = 0x0014_0000  # KVM_REG_ARM_FW; the feature bitmaps' is 0x0016
 _UPPER_HALF: Final = 0xFFFF_FFFF_0000_0000
 
 _LEVEL_MASK: Final = 0xF
@@ -76,9 +78,15 @@ def _version_allowed(config: Config) -> str:
 # ---- ARCH_WORKAROUND_n: a write checks that this host is no worse than the one the value comes from
 
 
+# Levels of WORKAROUND_2 where the guest switches it (Linux 5.3 to 5.9, arch/arm64/kvm/psci.c, get_kernel_wa_level).
+_SSBD_LEVELS: Final = {"force-disable": 0, "unknown": 1, "kernel": 2, "force-enable": 3, "mitigated": 3}
+
+
 def _level(config: Config, number: int) -> int:
     # KVM reads the state of the CPU it runs on: vCPU 0's here.
     mitigations = config.mitigation(0)
+    if number == 2 and config.host.switches_ssbd:
+        return _SSBD_LEVELS[mitigations.ssbd_state]
     if number == 2:
         hidden = mitigations.spectre_v4 == "mitigated" and mitigations.ssbs
         return 0 if mitigations.spectre_v4 == "vulnerable" or hidden else 3
@@ -92,21 +100,30 @@ def _workaround(number: int, id_: int, names: tuple[str, ...]) -> Register:
 
     def allowed(config: Config) -> str:
         level = _level(config, number)
-        return ", ".join(f"{value} ({meaning})" for value, meaning in enumerate(names) if _rank(number, value) <= level)
+        return ", ".join(f"{value} ({meaning})" for value, meaning in enumerate(names) if _rank(config, number, value) <= level)
+
+    def get(config: Config) -> int:
+        level = _level(config, number)
+        enabled = number == 2 and level == _WA2_AVAIL and 0 not in config.ssbd_off
+        return level | (_ENABLED if enabled else 0)
 
     def set_(config: Config, value: int, _has_run: bool) -> Config:
         level = value & _LEVEL_MASK
         enabled_wrongly = value & _ENABLED and level != _WA2_AVAIL
-        if value & ~field or enabled_wrongly or level >= len(names) or _level(config, number) < _rank(number, level):
+        if value & ~field or enabled_wrongly or level >= len(names) or _level(config, number) < _rank(config, number, level):
             _refuse(name, value, allowed(config))
+        if number == 2 and config.host.switches_ssbd and config.mitigation(0).ssbd_state == "kernel" and level >= _WA2_AVAIL:
+            # The flag is vCPU 0's, through which the register is written here; what needs no switch counts as switched on.
+            off = config.ssbd_off - {0} if value & _ENABLED or level != _WA2_AVAIL else config.ssbd_off | {0}
+            return dataclasses.replace(config, ssbd_off=off)
         return config
 
-    return Register(name, id_, "the workaround's level on this host", lambda config: _level(config, number), set_, allowed)
+    return Register(name, id_, "the workaround's level on this host", get, set_, allowed)
 
 
-def _rank(number: int, level: int) -> int:
+def _rank(config: Config, number: int, level: int) -> int:
     # Since Linux 5.10 WORKAROUND_2's UNKNOWN counts as NOT_AVAIL and AVAIL as NOT_REQUIRED.
-    return (0, 0, 3, 3)[level] if number == 2 else level
+    return (0, 0, 3, 3)[level] if number == 2 and not config.host.switches_ssbd else level
 
 
 # ---- feature bitmaps
@@ -172,6 +189,8 @@ def find(config: Config, register_id: int) -> Register:
     for register in of_host(config):
         if register.id == register_id:
             return register
+    if config.host.registers and register_id & _COPROCESSOR_MASK == _FIRMWARE and config.host.unknown_register != errno.ENOENT:
+        raise RegisterError(config.host.unknown_register, f"host {config.host.name} has no firmware register {register_id:#018x}")
     if register_id & _SIZE_MASK != _SIZE_U64:
         raise RegisterError(errno.ENOENT, f"register {register_id:#018x} has another size than the firmware registers' 64 bits")
     known = names(of_host(config)) or "none"

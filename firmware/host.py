@@ -12,14 +12,15 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import errno
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Self
 
-from firmware.abi import PSCI_0_1, PowerState, Psci, Version
+from firmware.abi import MASK64, PSCI_0_1, PowerState, Psci, Version
 from firmware.entropy import Entropy
 from firmware.power import Power
-from firmware.trap import Conduit, Effect, Resume
+from firmware.trap import Conduit, Effect, Reply, Resume
 
 
 class Conduits(enum.Enum):
@@ -27,15 +28,6 @@ class Conduits(enum.Enum):
 
     PLATFORM = "the platform: the conduit its device tree names, the other is UNDEF"
     BOTH = "the host: both are served alike"
-
-
-class Unknown(enum.Enum):
-    """What `evolve` takes for a column that nobody has a source for."""
-
-    UNKNOWN = "unknown"
-
-
-UNKNOWN: Final = Unknown.UNKNOWN
 
 
 class FunctionIds(NamedTuple):
@@ -95,41 +87,47 @@ class Host:
 
     # Registers, by name and in KVM_GET_REG_LIST's order; empty where the host is not KVM's kin.
     registers: tuple[str, ...]
-    bitmap_resets: Mapping[str, int]
+    bitmap_resets: Mapping[str, int]  # services that have a bitmap, with or without the register
+    unknown_register: int = errno.ENOENT  # what an index that the firmware registers' coprocessor lacks gets
+    switches_ssbd: bool = False  # WORKAROUND_2 is switched by the guest, and its register tells five states of the host
 
     # Dispatch.
     serves: frozenset[str]  # function names from 0.2 on
-    early: frozenset[str]  # of these, what is served before the version that brought it
+    early: frozenset[str] = frozenset()  # of these, what is served before the version that brought it
     serves_0_1: frozenset[str]  # function names under the 0.1 IDs
     ids_0_1: FunctionIds | None
     ids_0_1_always: bool  # the 0.1 IDs are answered beside the standard ones
-    discovers_0_1_ids: bool  # PSCI_FEATURES knows the 0.1 IDs
+    discovers_0_1_ids: bool = True  # PSCI_FEATURES knows the 0.1 IDs
     function_id_mask: int  # the bits of x0 that are looked up
     query_mask: int  # the bits of x1 that PSCI_FEATURES and ARCH_FEATURES look up
-    unknown: Psci  # what an unknown function ID gets
-    unknown_rule: Callable[[Conduit, int], Answered] | None  # the same where it depends on conduit or ID; None: `unknown` for all
-    lacks: frozenset[int]  # function IDs that are not there although their function is served
+    unknown: Psci | None  # what an unknown function ID gets; None: an undefined-instruction exception
+    unknown_rule: Callable[[Conduit, int], Answered] | None = None  # the same where it depends on the conduit or the ID
+    refuses: frozenset[str] = frozenset()  # functions that are known and answered NOT_SUPPORTED, whatever an unknown ID gets
+    refuses_0_1: frozenset[str] = frozenset()  # the same under the 0.1 IDs
+    lacks: frozenset[int] = frozenset()  # function IDs that are unknown although their function is served or refused
 
     # Conduits.
     conduits: Conduits
     default_conduit: Conduit
     immediates: Mapping[Conduit, int | Resume] = field(default_factory=dict)  # a call with a nonzero immediate: x0 alone, or UNDEF
-    unserved_rule: Callable[[Conduit, int], Answered] | None  # a call over a conduit that is not served; None: UNDEF
-    shortcuts: Mapping[Conduit, Mapping[str, tuple[int, ...]]]  # results from x0 on of functions that are answered before dispatch
+    undispatched: Mapping[Conduit, Reply | Callable[[Call], Result]] = field(default_factory=dict)  # for every call over a conduit
 
     # Registers of a reply.
     result_registers: int  # a return writes x0 to x(n-1), zero where it has no value
-    status_mask: int  # the bits of a negative result that reach x0
+    status_mask: int = MASK64  # the bits of a negative result that reach x0
     writes_unreturned: bool  # a call that never returns leaves its code in x0 all the same
     truncates: frozenset[str]  # functions whose SMC32 form looks at the low 32 bits of its arguments
     truncation_written_back: bool
+    words: frozenset[str] = frozenset()  # functions whose results are 32 bits wide, zero-extended
 
     # PSCI.
     pending_seen_as: PowerState  # how calls see a vCPU between CPU_ON and its first instruction
+    target_rule: Callable[[Call, int], int | None]  # the vCPU that a target_cpu names
+    resets_in_cpu_on: bool = False  # CPU_ON itself resets the target; otherwise that waits until the target is entered
+    access_applies_reset: bool = True  # a waiting reset is applied by KVM_GET_ONE_REG and KVM_SET_ONE_REG too
+    passes_context_id: bool = True  # whether a vCPU starts with context_id in x0; otherwise with 0
     inherits_endianness: bool  # whether a vCPU starts with its starter's SCTLR_EL1.EE
-    hands_on_context: bool  # whether a vCPU that is started finds context_id in x0, else 0
-    target_rule: Callable[[Call, int], int | None]  # the vCPU that CPU_ON's target_cpu means
-    no_such_cpu: Psci  # CPU_ON's answer where it means none
+    no_such_cpu: Psci = Psci.INVALID_PARAMETERS  # CPU_ON's answer where it names none
     cpu_on_0_1: Callable[[Call], Result]  # CPU_ON under a 0.1 ID
     entry_rule: Callable[[Call, int], Psci | None]
     affinity_rule: Callable[[Call, int, int], Result]
@@ -139,14 +137,16 @@ class Host:
     trusted_os: TrustedOs | None
     system_suspend_needs_capability: bool
     system_suspend_needs_others_off: bool
-    system_suspend_entry_first: bool  # the entry point is looked at before the other vCPUs
-    any_reset_type: bool  # SYSTEM_RESET2 takes every reset_type
+    system_suspend_entry_first: bool = False  # the entry point is looked at before the other vCPUs
+    any_reset_type: bool = False  # SYSTEM_RESET2 takes every reset_type
 
     # The other services.
-    workarounds_at_el2: bool  # HVC of ARCH_WORKAROUND_n is answered in front of the dispatcher, and nowhere else
+    at_el2: Mapping[str, int]  # functions that HVC gets answered in front of the dispatcher: how many registers become 0
+    at_el2_alone: bool = True  # and nowhere else
     workaround_answers: Mapping[str, Callable[[Mitigations], int]]  # ARCH_FEATURES(ARCH_WORKAROUND_n)
-    workaround_rule: Callable[[Call], Result]  # what ARCH_WORKAROUND_n does
+    workaround_rule: Callable[[Call], Result]  # what ARCH_WORKAROUND_n does where it is dispatched
     standard_secure: StandardSecure
+    pv_time_needs_address: bool = True  # PV_TIME_FEATURES knows nothing while no structure is configured
     soc_id: tuple[int, int] | None  # SoC version and revision
     soc_name: str  # ASCII, up to 135 characters; where there is a soc_id and SMCCC 1.6
     trng_uuid: tuple[int, int, int, int]
@@ -154,27 +154,25 @@ class Host:
 
     # The device tree's psci node, newest string first.
     node_compatible: Callable[[Version], tuple[str, ...]]
-    node_tells_0_1_ids: bool  # from 0.2 on: the served 0.1 IDs, in place of the standard ones
+    node_tells_0_1_ids: bool = False  # from 0.2 on: the served 0.1 IDs, in place of the standard ones
 
     # The VMM.
-    reset_ends: bool  # it ends when the guest resets
+    reset_ends: bool = False  # it ends when the guest resets
 
     deviations: tuple[Deviation, ...] = ()
     sources: Mapping[str, str] = field(default_factory=dict)
-    unsourced: frozenset[str] = frozenset()  # columns that are unknown; what is in force there is the predecessor's
+    unknown_columns: frozenset[str] = frozenset()  # columns that nobody has a source for: what stands there is the predecessor's
 
     def evolve(self, *, cite: str, **changes: Any) -> Self:
-        """Return this host with some columns changed, each from the same source.
+        """Return this host with some columns changed, each from the same source."""
+        sources = {**self.sources, **dict.fromkeys(changes, cite)}
+        return dataclasses.replace(self, sources=sources, unknown_columns=self.unknown_columns - changes.keys(), **changes)
 
-        UNKNOWN leaves the predecessor's value in force, so that a guest gets an answer, and says that nobody has a source for it.
-        """
-        known = {column: value for column, value in changes.items() if value is not UNKNOWN}
-        return dataclasses.replace(
-            self,
-            sources={**self.sources, **dict.fromkeys(changes, cite)},
-            unsourced=frozenset({*self.unsourced, *changes} - known.keys()),
-            **known,
-        )
+    def leave_unknown(self, *columns: str) -> Self:
+        """Return this host with columns marked as unknown: shown as such, and modelled as the predecessor's."""
+        assert set(columns) <= {column.name for column in dataclasses.fields(self)}
+        sources = {column: source for column, source in self.sources.items() if column not in columns}
+        return dataclasses.replace(self, sources=sources, unknown_columns=self.unknown_columns | set(columns))
 
     def deviation(self, discovery: str, function: str) -> int | None:
         for entry in self.deviations:
@@ -184,15 +182,27 @@ class Host:
 
 
 SPECTRE_STATES: Final = ("unaffected", "mitigated", "vulnerable")
+SSBD_STATES: Final = ("unknown", "force-disable", "kernel", "force-enable", "mitigated")
 
 
 class Mitigations(NamedTuple):
-    """What the host's CPU needs and has: each of `SPECTRE_STATES`, and whether the CPU has SSBS."""
+    """What the host's CPU needs and has: each of `SPECTRE_STATES`, and whether the CPU has SSBS.
+
+    ssbd  how Linux 4.18 to 5.9 see Spectre v4, one of `SSBD_STATES` (arch/arm64/include/asm/kvm_host.h, kvm_arm_have_ssbd); None: by
+          spectre_v4, "kernel" where the CPU has SSBS
+    """
 
     spectre_v2: str = "mitigated"
     spectre_v4: str = "mitigated"
     spectre_bhb: str = "mitigated"
     ssbs: bool = False
+    ssbd: str | None = None
+
+    @property
+    def ssbd_state(self) -> str:
+        if self.ssbd is not None:
+            return self.ssbd
+        return "unknown" if self.spectre_v4 == "vulnerable" else "kernel" if self.ssbs else "mitigated"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,6 +217,7 @@ class Config:
     capabilities   enabled KVM capabilities, by name
     bitmaps        value of each feature bitmap register, by name
     mitigations    one for all vCPUs, or one for each
+    ssbd_off       vCPUs whose Spectre v4 mitigation was switched off through WORKAROUND_2's register, where the host switches it
     el2_fast_path  whether KVM's answer to the workaround calls stands in front of the dispatcher
     ram            (base, size in bytes) of guest memory
     pv_time_base   guest physical address of the first vCPU's stolen-time structure, None where none is configured
@@ -223,6 +234,7 @@ class Config:
     capabilities: frozenset[str] = frozenset()
     bitmaps: tuple[tuple[str, int], ...] = ()
     mitigations: tuple[Mitigations, ...] = (Mitigations(),)
+    ssbd_off: frozenset[int] = frozenset()
     el2_fast_path: bool = True
     ram: tuple[int, int] = (0x4000_0000, 0x800_0000)
     pv_time_base: int | None = None

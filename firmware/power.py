@@ -115,6 +115,13 @@ class Power:
         self._pending[vcpu] = entry
         return Runnable(vcpu)
 
+    def start_reset(self, vcpu: int, entry: EntryState) -> Runnable:
+        """Make a vCPU that does not run ON, reset to `entry` already."""
+        assert self.states[vcpu] is PowerState.OFF
+        self.states[vcpu] = PowerState.ON
+        self._pending[vcpu] = None
+        return Runnable(vcpu, entry)
+
     def stop(self, vcpu: int) -> None:
         self.states[vcpu] = PowerState.OFF
 

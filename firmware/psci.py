@@ -65,9 +65,19 @@ def entry_aligned(_call: Call, entry_point_address: int) -> Psci | None:
     return Psci.INVALID_PARAMETERS if entry_point_address % 4 else None
 
 
-def exact_target(call: Call, target_cpu: int) -> int | None:
-    """Find the vCPU with exactly this MPIDR value: bits outside the affinity fields match none."""
+def target_by_mpidr(call: Call, target_cpu: int) -> int | None:
+    """Take exactly an MPIDR's affinity fields; any other bit names nobody (DEN 0022, CPU_ON)."""
     return call.power.find(target_cpu)
+
+
+def target_by_affinity_fields(call: Call, target_cpu: int) -> int | None:
+    """Look at the affinity fields alone, as KVM before Linux 5.15."""
+    return call.power.find(target_cpu & AFFINITY_MASK)
+
+
+def target_by_index(call: Call, target_cpu: int) -> int | None:
+    """Take a vCPU's number, as KVM's first releases."""
+    return target_cpu if target_cpu < len(call.config.mpidrs) else None
 
 
 def every_affinity_level(call: Call, target_affinity: int, lowest_affinity_level: int) -> Result:
@@ -80,6 +90,19 @@ def every_affinity_level(call: Call, target_affinity: int, lowest_affinity_level
     if PowerState.ON in states or PowerState.SUSPENDED in states:
         return returns(PowerState.ON)
     return returns(call.host.pending_seen_as if PowerState.ON_PENDING in states else PowerState.OFF)
+
+
+def every_affinity_level_by_fields(call: Call, target_affinity: int, lowest_affinity_level: int) -> Result:
+    """Judge as `every_affinity_level`; of the target, look at the affinity fields alone (KVM before Linux 5.15)."""
+    return every_affinity_level(call, target_affinity & AFFINITY_MASK, lowest_affinity_level)
+
+
+def every_affinity_level_nobody_off(call: Call, target_affinity: int, lowest_affinity_level: int) -> Result:
+    """Judge as `every_affinity_level_by_fields`; an affinity instance without a vCPU is OFF (KVM before Linux 4.3)."""
+    target_affinity &= AFFINITY_MASK
+    if lowest_affinity_level <= HIGHEST_AFFINITY_LEVEL and not call.power.states_of(target_affinity, lowest_affinity_level):
+        return returns(PowerState.OFF)
+    return every_affinity_level(call, target_affinity, lowest_affinity_level)
 
 
 def every_affinity_level_as_word(call: Call, target_affinity: int, lowest_affinity_level: int) -> Result:
@@ -155,7 +178,8 @@ def cpu_on(call: Call) -> Result:
         if call.config.offered == PSCI_0_1:
             return returns(Psci.INVALID_PARAMETERS)
         return returns(Psci.ON_PENDING if state is PowerState.ON_PENDING else Psci.ALREADY_ON)
-    return returns(Psci.SUCCESS, call.power.start(vcpu, entry_state(call, entry_point_address, context_id)))
+    start = call.power.start_reset if call.host.resets_in_cpu_on else call.power.start
+    return returns(Psci.SUCCESS, start(vcpu, entry_state(call, entry_point_address, context_id)))
 
 
 def affinity_info(call: Call) -> Result:

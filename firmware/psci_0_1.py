@@ -40,4 +40,6 @@ def _version(config: Config) -> Version | None:
     return PSCI_0_1 if config.host.ids_0_1_always or config.offered == PSCI_0_1 else None
 
 
-PSCI_0_1_IDS: Final = Service("PSCI 0.1", ("PSCI_FEATURES",), _version, _rows, serves=lambda host: host.serves_0_1)
+PSCI_0_1_IDS: Final = Service(
+    "PSCI 0.1", ("PSCI_FEATURES",), _version, _rows, serves=lambda host: host.serves_0_1, refuses=lambda host: host.refuses_0_1
+)

@@ -66,7 +66,7 @@ def suspend_as_asked(call: Call) -> Result:
 
 def entry_state(call: Call, entry_point_address: int, context_id: int) -> EntryState:
     """Return the state a vCPU that the caller starts, or the caller itself, takes on at an entry point."""
-    x0 = context_id if call.host.hands_on_context else 0
+    x0 = context_id if call.host.passes_context_id else 0
     return EntryState(entry_point_address, x0, ENTRY_PSTATE, call.big_endian and call.host.inherits_endianness)
 
 

@@ -29,7 +29,7 @@ def pv_time_features(config: Config, discovery: Discovery) -> Mapping[int, Resul
     x1  PV_call_id  32 bits
     Returns SUCCESS, or NOT_SUPPORTED; also that while no structure is configured (recorded answers, tests/vectors).
     """
-    if config.pv_time_base is None:
+    if config.pv_time_base is None and config.host.pv_time_needs_address:
         return {}
     return {fid: returns(Psci.SUCCESS) for fid in discovery("PV_TIME_FEATURES")}
 

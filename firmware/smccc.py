@@ -29,6 +29,22 @@ def spectre_v4_not_required(mitigations: Mitigations) -> int:
     return Smccc.NOT_SUPPORTED
 
 
+def spectre_v2_hardened(mitigations: Mitigations) -> int:
+    """Workaround 1 of KVM in Linux 4.16 to 5.2: 0 where the host hardens its branch predictor, else -1, also where there is no need."""
+    return 0 if mitigations.spectre_v2 == "mitigated" else Smccc.NOT_SUPPORTED
+
+
+def spectre_v2_or_not_required(mitigations: Mitigations) -> int:
+    """Workaround 1 of KVM in Linux 5.3 to 5.9: an unaffected PE is told so by -2."""
+    return Smccc.NOT_REQUIRED if mitigations.spectre_v2 == "unaffected" else spectre_v2_hardened(mitigations)
+
+
+def spectre_v4_by_ssbd(mitigations: Mitigations) -> int:
+    """Workaround 2 of KVM in Linux 4.18 to 5.9: 0 where the guest may switch it, -2 where it is permanent or not needed, else -1."""
+    answers = {"kernel": Smccc.SUCCESS, "force-enable": Smccc.NOT_REQUIRED, "mitigated": Smccc.NOT_REQUIRED}
+    return answers.get(mitigations.ssbd_state, Smccc.NOT_SUPPORTED)
+
+
 def workaround_as_discovered(call: Call) -> Result:
     """Do what ARCH_FEATURES promises, or refuse where it says NOT_SUPPORTED."""
     if _workaround_features(call.name)(call.config, call.vcpu) == Smccc.NOT_SUPPORTED:

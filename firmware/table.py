@@ -78,6 +78,7 @@ class Service(NamedTuple):
     version: Callable[[Config], Version | None]
     functions: Callable[[Config], tuple[Function, ...]]
     serves: Callable[[Host], frozenset[str]] = lambda host: host.serves
+    refuses: Callable[[Host], frozenset[str]] = lambda host: host.refuses
 
 
 # discovery(name) -> {function ID: answer by vCPU}: what the named discovery call knows under a configuration.
@@ -114,7 +115,7 @@ class Table(NamedTuple):
 
     mask: int
     entries: Mapping[int, Reply | Keyed | Live]
-    default: Reply
+    default: Reply | Live
     immediate: Reply | None = None
     otherwise: Callable[[int], Reply | Live] | None = None
 
@@ -149,17 +150,21 @@ def build(config: Config, services: tuple[Service, ...]) -> Tables:
     discovery = _discovery(config, services)
     common = {fid: _entry(config, discovery, fid, function) for fid, function in served.items()}
     common = with_hints(config, common)
-    default = encode(config.host, Result((config.host.unknown,)))
+    common = {**_refused(config, services), **common}
+    default = NOT_SERVED if config.host.unknown is None else encode(config.host, Result((config.host.unknown,)))
     tables = {}
     for conduit in Conduit:
         if not _conduit_served(config, conduit):
-            tables[conduit] = Table(MASK32, {}, NOT_SERVED, otherwise=_otherwise(config.host, config.host.unserved_rule, conduit))
+            tables[conduit] = Table(MASK32, {}, NOT_SERVED)
             continue
-        entries = {**common, **_fast_path(config, services, conduit), **_shortcuts(config, served, conduit)}
+        fast_path = _fast_path(config, services, conduit)
+        if conduit in config.host.undispatched:
+            tables[conduit] = Table(MASK32, fast_path, _answered(config.host, config.host.undispatched[conduit]))
+            continue
+        entries = {**common, **fast_path}
         refusal = config.host.immediates.get(conduit)
         immediate = Reply(resume=refusal) if isinstance(refusal, Resume) else None if refusal is None else Reply(((0, refusal & MASK64),))
-        otherwise = _otherwise(config.host, config.host.unknown_rule, conduit)
-        tables[conduit] = Table(config.host.function_id_mask, entries, default, immediate, otherwise)
+        tables[conduit] = Table(config.host.function_id_mask, entries, default, immediate, _otherwise(config.host, conduit))
     return Tables(tables, served)
 
 
@@ -206,7 +211,18 @@ def _offered(config: Config, services: Iterable[Service]) -> Iterable[Function]:
 
 
 def _only_at_el2(config: Config, function: Function) -> bool:
-    return config.host.workarounds_at_el2 and function.name in config.host.workaround_answers
+    return config.host.at_el2_alone and function.name in config.host.at_el2
+
+
+def _refused(config: Config, services: Iterable[Service]) -> Mapping[int, Reply]:
+    answer = encode(config.host, Result((Psci.NOT_SUPPORTED,)))
+    refused: dict[int, Reply] = {}
+    for service in services:
+        version = service.version(config)
+        for function in service.functions(config):
+            if version is not None and version >= function.since and function.name in service.refuses(config.host):
+                refused.update((fid, answer) for fid in function.fids if fid not in config.host.lacks)
+    return refused
 
 
 def _entry(config: Config, discovery: Discovery, fid: int, function: Function) -> Reply | Keyed | Live:
@@ -218,10 +234,23 @@ def _entry(config: Config, discovery: Discovery, fid: int, function: Function) -
     if not isinstance(answer, Query):
         return Live(function, answer, truncated)
     mask = (host.query_mask if answer.mask is None else answer.mask) & (MASK32 if truncated else MASK64)
+    shape = _narrowed if function.name in host.words else _as_it_is
     answers: dict[int, Reply | Live] = {}
     for key, value in answer.answers(config, discovery).items():
-        answers[key] = encode(host, value) if isinstance(value, Result) else Live(function, value, truncated)
-    return Keyed(mask, answers, encode(host, Result((answer.default,))))
+        answers[key] = encode(host, shape(value)) if isinstance(value, Result) else Live(function, _shaped(value, shape), truncated)
+    return Keyed(mask, answers, encode(host, shape(Result((answer.default,)))))
+
+
+def _as_it_is(result: Result) -> Result:
+    return result
+
+
+def _narrowed(result: Result) -> Result:
+    return result if result.values is None else result._replace(values=tuple(value & MASK32 for value in result.values))
+
+
+def _shaped(handler: Handler, shape: Callable[[Result], Result]) -> Handler:
+    return handler if shape is _as_it_is else lambda call: shape(handler(call))
 
 
 def _discovery(config: Config, services: Iterable[Service]) -> Discovery:
@@ -277,27 +306,23 @@ def _conduit_served(config: Config, conduit: Conduit) -> bool:
 
 
 def _fast_path(config: Config, services: Iterable[Service], conduit: Conduit) -> Mapping[int, Reply]:
-    # KVM's EL2 vector answers before the dispatcher, whatever is advertised or selected, and leaves x2 and x3 alone.
-    if not (config.host.workarounds_at_el2 and config.el2_fast_path and conduit is Conduit.HVC):
+    # KVM's EL2 vector answers before the dispatcher, whatever is advertised or selected.
+    if not config.el2_fast_path or conduit is not Conduit.HVC:
         return {}
+    zeroed = {name: Reply(tuple((register, 0) for register in range(count))) for name, count in config.host.at_el2.items()}
     rows = (function for service in services for function in service.functions(config))
-    return {fid: Reply(((0, 0), (1, 0))) for row in rows if row.name in config.host.workaround_answers for fid in row.fids}
+    return {fid: zeroed[row.name] for row in rows if row.name in zeroed for fid in row.fids}
 
 
-def _shortcuts(config: Config, served: Mapping[int, Function], conduit: Conduit) -> Mapping[int, Reply]:
-    ready = config.host.shortcuts.get(conduit, {})
-    return {fid: Reply(tuple(enumerate(ready[row.name]))) for fid, row in served.items() if row.name in ready}
+def _otherwise(host: Host, conduit: Conduit) -> Callable[[int], Reply | Live] | None:
+    rule = host.unknown_rule
+    return None if rule is None else lambda fid: _answered(host, rule(conduit, fid))
 
 
-def _otherwise(host: Host, rule: Callable[[Conduit, int], Answered] | None, conduit: Conduit) -> Callable[[int], Reply | Live] | None:
-    if rule is None:
-        return None
-
-    def answer(fid: int) -> Reply | Live:
-        decided = rule(conduit, fid)
-        return encode(host, decided) if isinstance(decided, Result) else Live(_NAMELESS, decided, truncated=False)
-
-    return answer
+def _answered(host: Host, decided: Reply | Answered) -> Reply | Live:
+    if isinstance(decided, Reply):
+        return decided
+    return encode(host, decided) if isinstance(decided, Result) else Live(_NAMELESS, decided, truncated=False)
 
 
 def _nothing(_call: Call) -> Result:

@@ -111,9 +111,10 @@ SHUTDOWN_FLAG_PSCI_OFF2: int = 0x1
 
 
 class Runnable(NamedTuple):
-    """A vCPU may run from now on."""
+    """A vCPU may run from now on; with `entry`, it has been reset already and begins there."""
 
     vcpu: int
+    entry: EntryState | None = None
 
 
 class SystemEvent(NamedTuple):

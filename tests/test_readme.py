@@ -10,7 +10,8 @@ from typing import Final
 
 import pytest
 
-from emu.cli import add_run_options, main
+from emu.cli import main
+from emu.commands.run import add_run_options
 from emu.options import Parser
 from emu.outcome import ExitCode
 from tests import real

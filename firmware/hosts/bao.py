@@ -10,7 +10,7 @@ from typing import Final
 
 from firmware import psci, psci_suspend
 from firmware.abi import MASK32, OWNER_SHIFT, PSCI_1_1, SMC64, PowerState, Psci
-from firmware.host import UNKNOWN, Call, Conduits, Deviation, Result, returns
+from firmware.host import Call, Conduits, Deviation, Result, returns
 from firmware.hosts.spec import SPEC
 from firmware.trap import Conduit
 
@@ -88,11 +88,8 @@ BAO: Final = (
         suspend_rule=suspend_by_state_type,
         cite=f"{_PSCI_C}, psci_affinity_info_handler, psci_cpu_suspend_handler; src/platform/hikey960/inc/plat/psci.h",
     )
-    .evolve(
-        default_conduit=UNKNOWN,
-        node_compatible=UNKNOWN,
-        cite=f"{_BAO} writes no device tree; a guest's is its user's",
-    )
+    # Bao writes no device tree: a guest's is its user's.
+    .leave_unknown("default_conduit", "node_compatible")
     .evolve(
         deviations=(Deviation("PSCI_FEATURES", "MIGRATE_INFO_TYPE", -1, f"{_PSCI_C}, psci_features_handler: served, and denied"),),
         cite=f"{_PSCI_C}, psci_features_handler",

@@ -10,7 +10,7 @@ from typing import Final
 
 from firmware import psci, psci_suspend
 from firmware.abi import MASK32, MASK64, PSCI_1_1, SMC64, SVE_HINT, PowerState, Psci
-from firmware.host import UNKNOWN, Call, Conduits, Deviation, Result, returns
+from firmware.host import Call, Conduits, Deviation, Result, returns
 from firmware.hosts.spec import SPEC
 from firmware.hosts.tf_a import TF_A, fvp_node_compatible, suspend_in_fvp_states
 from firmware.trap import Conduit
@@ -55,13 +55,13 @@ def only_affinity_level_0_else_not_supported(call: Call, target_affinity: int, l
 
 def only_affinity_level_0_by_index(call: Call, target_affinity: int, lowest_affinity_level: int) -> Result:
     """Know single vCPUs, by their index; INVALID_PARAMETERS for every higher level."""
-    vcpu = target_by_index(call, target_affinity)
+    vcpu = target_by_16_bit_index(call, target_affinity)
     if lowest_affinity_level & MASK32 or vcpu is None:
         return returns(Psci.INVALID_PARAMETERS)
     return returns(PowerState.OFF if call.power.states[vcpu] is PowerState.OFF else PowerState.ON)
 
 
-def target_by_index(call: Call, target_cpu: int) -> int | None:
+def target_by_16_bit_index(call: Call, target_cpu: int) -> int | None:
     """Take the low 16 bits for the vCPU's index; all other bits are ignored."""
     index = target_cpu & _VCPU_INDEX
     return index if index < len(call.power.mpidrs) else None
@@ -136,16 +136,13 @@ HAFNIUM_SECONDARY: Final = (
     .evolve(
         serves=_VCPU_CALLS,
         unknown_rule=blocked_for_secondaries_or_passed_on,
-        target_rule=target_by_index,
+        target_rule=target_by_16_bit_index,
         affinity_rule=only_affinity_level_0_by_index,
         suspend_rule=psci_suspend.suspend_is_wfi,
         extended_state_id=True,
         deviations=(),
         cite=f"{_HANDLER}, psci_secondary_vm_handler; inc/hf/vm.h, vcpu_id_to_index",
     )
-    .evolve(
-        default_conduit=UNKNOWN,
-        node_compatible=UNKNOWN,
-        cite=f"{_HAFNIUM} writes a secondary VM no psci node; its device tree is whatever the VM's image brings along",
-    )
+    # Hafnium writes a secondary VM no psci node: its device tree is whatever its image brings along.
+    .leave_unknown("default_conduit", "node_compatible")
 )

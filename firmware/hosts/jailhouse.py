@@ -11,7 +11,7 @@ from typing import Final
 
 from firmware import psci, psci_suspend, smccc
 from firmware.abi import MASK64, OWNER_MASK, OWNER_SHIFT, PSCI_1_1, SMCCC_1_1, PowerState, Psci, Smccc, Version
-from firmware.host import Answered, Call, Deviation, Result, returns
+from firmware.host import Answered, Call, Conduits, Deviation, Result, returns
 from firmware.hosts.spec import SPEC
 from firmware.hosts.tf_a import spectre_v4_dynamic
 from firmware.trap import Conduit, Resume
@@ -35,11 +35,6 @@ def park(call: Call) -> Result:
 def refused_by_two_owners(_conduit: Conduit, fid: int) -> Answered:
     """Refuse what the Standard Secure and the SiP service lack; a call to any other owner parks the CPU."""
     return returns(Psci.NOT_SUPPORTED) if fid >> OWNER_SHIFT & OWNER_MASK in (_STANDARD_SECURE, _SIP) else park
-
-
-def always_parked(_conduit: Conduit, _fid: int) -> Answered:
-    """Park the CPU: an HVC is forbidden unless it is one of Jailhouse's own."""
-    return park
 
 
 def affinity_without_level(call: Call, target_affinity: int, _lowest_affinity_level: int) -> Result:
@@ -108,14 +103,15 @@ JAILHOUSE: Final = (
     )
     .evolve(
         default_conduit=Conduit.SMC,
-        unserved_rule=always_parked,
+        conduits=Conduits.BOTH,
+        undispatched={Conduit.HVC: park},  # forbidden, unless it is one of Jailhouse's own
         cite=f"{_JAILHOUSE} hypervisor/arch/arm64/traps.c, handle_hvc",
     )
     .evolve(
         # Until the target has taken its interrupt it waits for power-on, and a second CPU_ON succeeds as well.
         pending_seen_as=PowerState.OFF,
         inherits_endianness=False,
-        hands_on_context=False,
+        passes_context_id=False,
         no_such_cpu=Psci.DENIED,
         entry_rule=psci.entry_unchecked,
         cite=f"{_COMMON}/psci.c, psci_emulate_cpu_on; control.c, check_events; arch/arm64/control.c, arm_cpu_reset",

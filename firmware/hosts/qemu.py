@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from firmware import psci, psci_suspend
-from firmware.abi import MASK64, PSCI_0_2, PSCI_1_1, PowerState, Psci
-from firmware.host import Result, returns
+from firmware.abi import MASK64, PSCI_0_2, PSCI_1_1, PowerState
 from firmware.hosts.spec import SPEC
-from firmware.trap import Conduit, Resume
 
 QEMU_7: Final = (
     SPEC.evolve(
@@ -64,19 +62,16 @@ QEMU_7: Final = (
     )
 )
 
-
-def undefined_but_for_migrate(_conduit: Conduit, fid: int) -> Result:
-    """Refuse MIGRATE, by its 0.1 ID and as SMC32; take every other ID for no call of PSCI's at all."""
-    return returns(Psci.NOT_SUPPORTED) if fid in (0x95C1_BA61, 0x8400_0005) else Result(None, Resume.UNDEF)
-
-
 QEMU_6: Final = QEMU_7.evolve(
     name="qemu-6",
     summary="QEMU up to 6.2 under TCG, machine virt",
     latest=PSCI_0_2,
     versions=(PSCI_0_2,),
     serves=QEMU_7.serves - {"PSCI_FEATURES"},
-    unknown_rule=undefined_but_for_migrate,
+    unknown=None,
+    refuses=frozenset({"MIGRATE"}),
+    refuses_0_1=frozenset({"MIGRATE"}),
+    lacks=frozenset({0xC400_0005}),
     cite="QEMU v6.2 target/arm/psci.c, arm_is_psci_call and arm_handle_psci_call: 1.1 came with v7.0, and so did -1 for unknown IDs "
     '(QEMU commit 3f37979bf5da ("arm: tcg: Adhere to SMCCC 1.3 section 5.2"), which commit 4825eaae4fdd had reverted)',
 )

@@ -11,7 +11,6 @@ from typing import Final
 from firmware import general, psci, psci_0_1, psci_optional, psci_suspend, pv_time, smccc, trng, vendor_hyp
 from firmware.abi import (
     MASK32,
-    MASK64,
     PSCI_0_2,
     PSCI_1_0,
     PSCI_1_1,
@@ -67,30 +66,21 @@ SPEC: Final = Host(
     # choice: a vendor's service is not the standards' and is off until its bitmap says otherwise.
     bitmap_resets={"STD_BMAP": 0x1, "STD_HYP_BMAP": 0x1, "VENDOR_HYP_BMAP": 0x0, "VENDOR_HYP_BMAP_2": 0x0},
     serves=_EVERY_ROW,
-    early=frozenset(),
     serves_0_1=frozenset(psci_0_1.NAMES),
     ids_0_1=COMMON_0_1_IDS,
     ids_0_1_always=False,
-    discovers_0_1_ids=True,
     function_id_mask=MASK32,  # a function identifier is W0 (DEN 0028)
     query_mask=MASK32,
     unknown=Psci.NOT_SUPPORTED,
-    unknown_rule=None,
-    lacks=frozenset(),
     conduits=Conduits.PLATFORM,
     default_conduit=Conduit.HVC,
-    unserved_rule=None,
-    shortcuts={},
     result_registers=1,  # SMCCC 1.1 lets x1 to x3 be anything; TF-A leaves them
-    status_mask=MASK64,  # a status is sign-extended (DEN 0028, "Unknown Function Identifier")
     writes_unreturned=False,
     truncates=_EVERY_ROW,  # an SMC32 call's arguments are W registers (DEN 0028)
     truncation_written_back=False,
     pending_seen_as=PowerState.ON_PENDING,
+    target_rule=psci.target_by_mpidr,
     inherits_endianness=True,  # TF-A psci_get_ns_ep_info
-    hands_on_context=True,
-    target_rule=psci.exact_target,
-    no_such_cpu=Psci.INVALID_PARAMETERS,
     cpu_on_0_1=psci.cpu_on,
     entry_rule=psci.entry_in_ram,
     affinity_rule=psci.every_affinity_level_as_word,
@@ -100,9 +90,7 @@ SPEC: Final = Host(
     trusted_os=None,
     system_suspend_needs_capability=False,
     system_suspend_needs_others_off=True,
-    system_suspend_entry_first=False,
-    any_reset_type=False,
-    workarounds_at_el2=False,
+    at_el2={},
     workaround_answers={
         "SMCCC_ARCH_WORKAROUND_1": smccc.spectre_v2_or_unaffected,
         "SMCCC_ARCH_WORKAROUND_2": smccc.spectre_v4_not_required,
@@ -116,6 +104,4 @@ SPEC: Final = Host(
     trng_uuid=(0x7073_6369, 0x2D65_4D75, 0x8000_7370, 0x6563_0001),  # choice
     trng_zero_bits=False,  # DEN 0098: N is 1 to 96 or 192 (TF-A services/std_svc/trng)
     node_compatible=qemu_node_compatible,
-    node_tells_0_1_ids=False,
-    reset_ends=False,
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from firmware.abi import PSCI_1_0, Version
-from firmware.hosts.kvm import KVM_6_12
+from firmware.hosts.kvm import KVM_6_12, KVM_6_15
 
 
 def only_0_2(_version: Version) -> tuple[str, ...]:
@@ -23,10 +23,10 @@ def without_0_1(version: Version) -> tuple[str, ...]:
 
 
 FIRECRACKER: Final = (
-    KVM_6_12.evolve(
+    KVM_6_15.evolve(
         name="firecracker",
-        summary="Firecracker 1.16 on kvm-6.12",
-        cite="Firecracker commit 81b38b9d",
+        summary="Firecracker 1.16 on kvm-6.18",
+        cite="Firecracker commit 81b38b9d docs/kernel-policy.md: Linux 6.18 is the newest host kernel, of which kvm-6.15 is the row",
     )
     .evolve(
         node_compatible=only_0_2,

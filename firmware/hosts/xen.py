@@ -144,13 +144,8 @@ XEN: Final = (
         cite=f"{_XEN} xen/arch/arm/vsmc.c, handle_arch; cpuerrata.c, has_ssbd_mitigation",
     )
     .evolve(
-        shortcuts={
-            Conduit.HVC: {
-                "SMCCC_ARCH_WORKAROUND_1": (0, 0),
-                "SMCCC_ARCH_WORKAROUND_2": (0, 0, 0, 0),
-                "SMCCC_ARCH_WORKAROUND_3": (0, 0),
-            }
-        },
+        at_el2={"SMCCC_ARCH_WORKAROUND_1": 2, "SMCCC_ARCH_WORKAROUND_2": 4, "SMCCC_ARCH_WORKAROUND_3": 2},
+        at_el2_alone=False,
         cite=f"{_XEN} xen/arch/arm/arm64/entry.S, guest_sync and wa2_ssbd",
     )
     .evolve(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emu.cli import add_run_options
+from emu.commands.run import add_run_options
 from emu.options import STATED, Parser, whole_words
 from firmware.errors import UserError
 

@@ -10,7 +10,8 @@ import pytest
 from firmware.abi import Version
 from firmware.dispatch import function_names
 from firmware.errors import UserError
-from firmware.host import UNKNOWN, Deviation, Host
+from firmware.fwregs import BY_NAME
+from firmware.host import Deviation, Host
 from firmware.hosts import HOSTS, host_named
 from firmware.hosts.spec import SPEC
 from firmware.trap import Conduit
@@ -21,12 +22,16 @@ COLUMNS = [field.name for field in dataclasses.fields(Host) if field.name not in
 DEVIATIONS = [(host, deviation) for host in HOSTS.values() for deviation in host.deviations]
 
 
+LISTED = ", ".join(sorted(HOSTS)[:12]) + ", ..."
 DEPARTURES = [(host, column) for host in OTHERS for column in COLUMNS if getattr(host, column) != getattr(SPEC, column)]
 
 
 @pytest.mark.parametrize(("host", "column"), DEPARTURES, ids=lambda value: value if isinstance(value, str) else value.name)
 def test_a_column_that_departs_from_spec_has_a_source(host: Host, column: str) -> None:
-    assert len(host.sources[column]) > len("Linux v6.12")
+    if column == "unknown_columns":
+        assert not host.unknown_columns & host.sources.keys()
+    elif column not in host.unknown_columns:
+        assert len(host.sources[column]) > len("Linux v6.12")
 
 
 @pytest.mark.parametrize("host", OTHERS, ids=lambda host: host.name)
@@ -48,7 +53,9 @@ def test_a_hosts_columns_name_functions_and_versions_that_exist(host: Host) -> N
     assert host.latest == max(host.versions)
     assert tuple(sorted(host.versions)) == host.versions
     assert host.smccc in (*host.smccc_versions, None)
-    assert set(host.bitmap_resets) <= set(host.registers)
+    assert set(host.bitmap_resets) <= set(BY_NAME)
+    assert set(host.registers) <= set(BY_NAME)
+    assert host.unknown_columns <= set(COLUMNS)
 
 
 def test_what_runs_at_el3_is_called_by_smc_and_all_else_by_hvc() -> None:
@@ -58,18 +65,57 @@ def test_what_runs_at_el3_is_called_by_smc_and_all_else_by_hvc() -> None:
 
 
 def test_a_host_is_found_by_its_name() -> None:
-    assert all(host_named(name).name == name for name in HOSTS)
+    assert {name: host_named(name) for name in HOSTS} == HOSTS
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        ("kvm-3.12", "kvm-3.11"),
+        ("kvm-4.9", "kvm-4.3"),
+        ("kvm-4.9.200", "kvm-4.9.99"),
+        ("kvm-4.14.39", "kvm-4.14.39"),
+        ("kvm-4.16.6", "kvm-4.16"),
+        ("kvm-4.16.8", "kvm-4.16.7"),
+        ("kvm-4.19", "kvm-4.18"),
+        ("kvm-5.4", "kvm-5.3"),
+        ("kvm-5.4.0", "kvm-5.3"),
+        ("kvm-6.1", "kvm-5.19"),
+        ("kvm-6.14", "kvm-6.13"),
+        ("kvm-6.19", "kvm-6.15"),
+    ],
+)
+def test_a_release_without_changes_is_the_row_in_force_under_its_own_name(name: str, row: str) -> None:
+    found = host_named(name)
+
+    assert found.name == name
+    columns = [column for column in COLUMNS if column not in ("name", "summary")]
+    assert {column: getattr(found, column) for column in columns} == {column: getattr(HOSTS[row], column) for column in columns}
+
+
+@pytest.mark.parametrize("name", ["kvm-3.10", "kvm-7.1", "kvm-9.99", "kvm-5.20", "kvm-4.21"])
+def test_a_release_that_is_not_known_is_refused_with_those_that_are(name: str) -> None:
+    with pytest.raises(UserError) as refused:
+        host_named(name)
+
+    assert str(refused.value) == f"host {name!r} is not known; KVM/arm64 is known from kvm-3.11 to kvm-7.0"
+
+
+@pytest.mark.parametrize("name", ["kvm-4.9.98", "kvm-4.14.1", "kvm-5.4.75", "kvm-6.1.192"])
+def test_a_stable_release_of_which_nothing_is_known_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match=r"what this stable release took over from later ones is not known"):
+        host_named(name)
 
 
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("kvm-6.13", "unknown host 'kvm-6.13'; did you mean kvm-6.12?"),
+        ("kvm6.13", "unknown host 'kvm6.13'; did you mean kvm-6.13?"),
         ("KVM-6.12", "unknown host 'KVM-6.12'; did you mean kvm-6.12?"),
         ("qemu", "unknown host 'qemu'; did you mean qemu-7?"),
         ("Spec", "unknown host 'Spec'; did you mean spec?"),
-        ("zzzzzzzz", "unknown host 'zzzzzzzz'; known: " + ", ".join(sorted(HOSTS)[:12]) + ", ..."),
-        ("", "unknown host ''; known: " + ", ".join(sorted(HOSTS)[:12]) + ", ..."),
+        ("zzzzzzzz", f"unknown host 'zzzzzzzz'; known: {LISTED}"),
+        ("", f"unknown host ''; known: {LISTED}"),
     ],
 )
 def test_an_unknown_name_is_refused_with_the_nearest(name: str, sentence: str) -> None:
@@ -120,18 +166,17 @@ def test_other_hosts_list_the_strings_that_their_sources_do(name: str, at_0_2: t
     assert at_0_2 is None or host.node_compatible(Version(0, 2)) == at_0_2
 
 
-def test_an_unknown_column_keeps_the_predecessors_value_and_says_why() -> None:
-    evolved = SPEC.evolve(summary="y", soc_id=UNKNOWN, cite="nobody says").evolve(entry_rule=UNKNOWN, cite="nor here")
+def test_an_unknown_column_keeps_the_predecessors_value_until_a_source_is_found() -> None:
+    evolved = SPEC.evolve(summary="y", cite="here").leave_unknown("soc_id", "summary")
     known_again = evolved.evolve(soc_id=None, cite="found")
 
-    assert (evolved.soc_id, evolved.summary) == (SPEC.soc_id, "y")
-    assert evolved.unsourced == {"soc_id", "entry_rule"}
-    assert evolved.sources["soc_id"] == "nobody says"
+    assert (evolved.soc_id, evolved.summary, evolved.sources) == (SPEC.soc_id, "y", {})
+    assert evolved.unknown_columns == {"soc_id", "summary"}
     assert known_again.soc_id is None
-    assert known_again.unsourced == {"entry_rule"}
+    assert known_again.unknown_columns == {"summary"}
 
 
 def test_what_is_unknown_of_a_host_is_how_its_guests_find_psci() -> None:
-    unknown = {name: host.unsourced for name, host in HOSTS.items() if host.unsourced}
+    unknown = {name: set(host.unknown_columns) for name, host in HOSTS.items() if host.unknown_columns and not name.startswith("kvm-")}
 
-    assert unknown == dict.fromkeys(("hafnium-secondary", "bao"), frozenset({"default_conduit", "node_compatible"}))
+    assert unknown == {name: {"default_conduit", "node_compatible"} for name in ("hafnium-secondary", "bao")}

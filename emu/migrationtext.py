@@ -1,0 +1,107 @@
+"""A migration in words: the registers in order, what the guest saw and sees, and the verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from emu.lists import show
+from firmware.abi import Version
+from firmware.host import Host
+from firmware.migration import Migration, Step
+from firmware.view import WORKAROUNDS, Answer, View
+
+_SHOWN_ALWAYS = ("PSCI_VERSION", "SMCCC_VERSION")
+
+
+def tell(migration: Migration) -> None:
+    """Print a migration whole."""
+    tell_registers(migration)
+    print()
+    tell_views(migration)
+    print()
+    for sentence in verdicts(migration):
+        print(sentence)
+
+
+def tell_registers(migration: Migration, destination: Host | None = None) -> None:
+    """Print every register in order, with the destination's answer; with a host, also where its rule is from."""
+    rows = [(name, f"{value:#x}", "kept back", "the sender's filter", "-") for name, value in migration.withheld]
+    for step in migration.steps:
+        rows.append((step.register, f"{step.value:#x}", step.when, _outcome(step), _source(step, destination)))
+    if not rows:
+        print("no register travels, and the destination has none")
+    elif destination is None:
+        show("register", "value", "", "destination", rows=[row[:-1] for row in rows])
+    else:
+        show("register", "value", "", "destination", "source of the rule", rows=rows)
+
+
+def tell_views(migration: Migration) -> None:
+    """Print what the guest saw and sees: versions and mitigations, and of everything else what is not the same."""
+    before, after = migration.before, migration.after
+    rows = []
+    for question, was in before.answers.items():
+        is_ = None if after is None else after.answers.get(question)
+        always = question.function in _SHOWN_ALWAYS or (question.function == "SMCCC_ARCH_FEATURES" and question.about in WORKAROUNDS)
+        if always or (after is not None and was != is_):
+            is_version = question.function in _SHOWN_ALWAYS
+            rows.append((str(question), answers(was, is_version), "-" if is_ is None else answers(is_, is_version)))
+    for question in [] if after is None else [each for each in after.answers if each not in before.answers]:
+        rows.append((str(question), "-", answers(after.answers[question]) if after else "-"))
+    show("what the guest sees", "before", "after", rows=rows)
+
+
+def verdicts(migration: Migration) -> Iterator[str]:
+    """Say accepted or refused, and the two verdicts, a sentence each."""
+    if not migration.accepted:
+        first = migration.refusals[0]
+        yield f"refused: {first.register} {first.errno or 'missing'}: {first.why}"
+        return
+    yield "accepted"
+    yield f"version changed: {_version_verdict(migration)}"
+    if not migration.losses:
+        yield "mitigation lost: no"
+    for loss in migration.losses:
+        yield (
+            f"mitigation lost: {loss.workaround} on cpu{loss.vcpu}, "
+            f"{answer_in_words(loss.before)} before and {answer_in_words(loss.after)} after: {loss.why}"
+        )
+
+
+def _version_verdict(migration: Migration) -> str:
+    if not migration.version_changed or migration.after is None:
+        return "no"
+    return f"yes, {version_in_words(migration.before)} before and {version_in_words(migration.after)} after"
+
+
+def version_in_words(seen: View) -> str:
+    return "none" if seen.version is None else str(seen.version)
+
+
+def answers(values: tuple[Answer, ...], is_version: bool = False) -> str:
+    """Spell the vCPUs' answers: one where all are the same."""
+    spelled = [answer_in_words(value, is_version) for value in values]
+    return spelled[0] if len(set(spelled)) == 1 else ", ".join(f"cpu{vcpu} {each}" for vcpu, each in enumerate(spelled))
+
+
+def answer_in_words(answer: Answer, is_version: bool = False) -> str:
+    if isinstance(answer, str):
+        return answer
+    return str(Version.from_word(answer)) if is_version and answer >= 0 else str(answer)
+
+
+def _outcome(step: Step) -> str:
+    if step.errno:
+        return f"{step.errno}: {step.why}" + ("" if step.refused else " (ignored)")
+    return step.why
+
+
+# Which of a host's columns decides about a register.
+_COLUMNS = {"PSCI_VERSION": "versions"}
+
+
+def _source(step: Step, host: Host | None) -> str:
+    if host is None:
+        return "-"
+    column = "registers" if step.errno == "ENOENT" else _COLUMNS.get(step.register, "registers")
+    return host.sources.get(column, host.sources.get("registers", "-"))
