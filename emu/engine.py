@@ -1,8 +1,9 @@
 """The Unicorn engine: memory, registers by name, one context per vCPU, exact slices, hooks.
 
 1. Only this file and `emu/registers.py` import Unicorn; `emu/trap.py` calls it through the latter.
-2. One engine for the machine; a vCPU is a saved context. A slice is an instruction count, never 0 and never a timer: a stop from
-   another thread re-executes loads and stores, and going between counted and uncounted runs flushes all translations.
+2. One engine for the machine; a vCPU is a saved context. A slice is a number of instructions, never a timer: a stop from another
+   thread re-executes loads and stores. It ends with a block (`emu/budget.py`); a run that is exact to the instruction makes the engine
+   forget its translations, as does the next slice.
 3. `stop` is called between instructions only, from an interrupt callback; never from a device callback.
 4. No callback lets an exception escape into C: it is kept in `failure` and raised again by `run`.
 
@@ -21,6 +22,7 @@ from typing import Any, Final
 import unicorn
 from unicorn import arm64_const as arm64
 
+from emu.budget import Budget
 from emu.memory import Region
 from emu.registers import (
     CNTHCTL_EL2,
@@ -114,8 +116,10 @@ class Engine:
         self.failure: BaseException | None = None
         self._keep: list[object] = []  # what C holds pointers to
         self._cp_reg = _CpReg()
-        self._count = ctypes.c_size_t()
+        self._is_exact = True
         self._word = ctypes.c_uint32()
+        self._budget = Budget(ctypes.cast(library.uc_emu_stop, ctypes.c_void_p))
+        self._hook(unicorn.UC_HOOK_BLOCK, self._budget.callback, user_data=self._budget.argument)
         self._go_to_el1(cpu)
         self._scratch = self.uc.context_save()
         self._syndrome, self._fault_address, self._target_el = self._find_syndrome()
@@ -293,19 +297,39 @@ class Engine:
 
     # ---- running
 
-    def run(self, count: int) -> None:
-        """Run the current vCPU for exactly `count` instructions, or fewer if a callback stops it.
+    def run(self, count: int) -> int:
+        """Run the current vCPU for exactly `count` instructions, or fewer if a callback stops it; return count.
 
         Raises EngineError where the guest touched memory that is not there, and again whatever a callback raised.
         """
         assert count > 0, "0 would be without end"
-        self._count.value = count
-        error = library.uc_emu_start(self.handle, ctypes.c_uint64(self.pc.get()), _ZERO, _ZERO, self._count)
+        if not self._is_exact:
+            self.flush_translations()  # what was translated for slices does not count
+            self._is_exact = True
+        self._budget.lift()
+        self._start(count)
+        return count
+
+    def run_slice(self, count: int) -> int:
+        """Run the current vCPU up to the first block that begins after `count` instructions; return how many have been run.
+
+        Blocks are counted as they begin: one that an exception leaves counts whole. Raises as `run` does.
+        """
+        self._is_exact = False
+        self._budget.left = count
+        self._start(0)
+        return count - self._budget.left
+
+    def _start(self, count: int) -> None:
+        error = self._emulate(count)
         if self.failure is not None:
             failure, self.failure = self.failure, None
             raise failure
         if error:
             raise self._describe(error)
+
+    def _emulate(self, count: int) -> int:
+        return int(library.uc_emu_start(self.handle, ctypes.c_uint64(self.pc.get()), _ZERO, _ZERO, ctypes.c_size_t(count)))
 
     def stop(self) -> None:
         """End the slice before the next instruction; for interrupt callbacks only."""
@@ -328,8 +352,8 @@ class Engine:
             return False
 
         hook = self.uc.hook_add(unicorn.UC_HOOK_MEM_INVALID, on_invalid)
-        self._count.value = 1
-        library.uc_emu_start(self.handle, ctypes.c_uint64(self.pc.get()), _ZERO, _ZERO, self._count)
+        self._budget.lift()
+        self._emulate(1 if self._is_exact else 0)  # the other kind of run would flush all translations
         self.uc.hook_del(hook)
         assert addresses, "an access that was refused is refused again"
         return UnmappedAccess(error, addresses[0])
@@ -385,12 +409,12 @@ class Engine:
         """Call back with (address, size in bytes) before every translated block; slow."""
         self.uc.hook_add(unicorn.UC_HOOK_BLOCK, lambda _uc, address, size, _user: callback(address, size))
 
-    def _hook(self, kind: int, callback: Any, *extra: int) -> None:
+    def _hook(self, kind: int, callback: Any, *extra: int, user_data: ctypes.c_void_p | None = None) -> None:
         self._keep.append(callback)
         hook = ctypes.c_size_t()
         everywhere = (ctypes.c_uint64(1), ctypes.c_uint64(0))
         rest = tuple(ctypes.c_int(value) for value in extra)
-        _check(library.uc_hook_add(self.handle, ctypes.byref(hook), ctypes.c_int(kind), callback, None, *everywhere, *rest))
+        _check(library.uc_hook_add(self.handle, ctypes.byref(hook), ctypes.c_int(kind), callback, user_data, *everywhere, *rest))
 
 
 def _check(error: int) -> None:
