@@ -28,21 +28,27 @@ from emu.registers import (
     CNTHCTL_EL2,
     CPTR_EL3,
     HCR_EL2,
+    HPFAR_EL2,
     PSTATE_EL,
     REGISTERS,
     SCR_EL3,
+    SCTLR_EL1,
     SPSR_EL1,
     VMPIDR_EL2,
+    VTCR_EL2,
+    VTTBR_EL2,
     ZCR_EL2,
     ZCR_EL3,
     Register,
     SystemRegister,
     library,
 )
+from emu.stage2 import TABLES, VTCR, VTTBR, Stage2
 from firmware.abi import ENTRY_PSTATE
 
 _NS_HCE_RW: Final = 0x501  # SCR_EL3: non-secure, HVC enabled, EL2 is AArch64
 _HCR_RW_TWI: Final = 1 << 31 | 1 << 13  # HCR_EL2: EL1 is AArch64, WFI traps, so that a stop and a wait cannot be confused
+_HCR_VM: Final = 1  # stage 2 translation
 _EL1PCTEN_EL1PCEN: Final = 3
 _SVE_FOR_EL1: Final = 0x100  # CPTR_EL3.EZ
 _SVE_LENGTH: Final = 0xF
@@ -73,6 +79,13 @@ _CP_REG: Final = ctypes.c_int(arm64.UC_ARM64_REG_CP_REG)
 _TLB_FLUSH: Final = ctypes.c_int(unicorn.UC_CTL_TLB_FLUSH | 0 << 26 | unicorn.UC_CTL_IO_WRITE << 30)
 _MAP_NORESERVE: Final = getattr(mmap, "MAP_NORESERVE", 0)
 
+
+# ESR_EL2 of an abort from EL1 or EL0.
+_EC_SHIFT: Final = 26
+_EC_INSTRUCTION_ABORT_LOWER: Final = 0x20
+_FSC_KIND, _FSC_PERMISSION = 0x3C, 0x0C
+_WNR: Final = 1 << 6
+_SCTLR_M: Final = 1
 
 _SCRATCH_PAGE: Final = 0x1000
 _SYNDROMES: Final = (0x5600_1234, 0xF200_4321)  # SVC #0x1234, BRK #0x4321
@@ -152,6 +165,34 @@ class Engine:
         self.uc.mem_map_ptr(region.base, region.size_bytes, unicorn.UC_PROT_ALL, address)
         self._keep.append(buffer)
         return buffer
+
+    def guard_execution(self) -> None:
+        """Let no page be executable before it is first executed: stores are several times as fast then (`emu/stage2.py`).
+
+        From then on every abort whose target is EL2 belongs to `stage_2_abort`.
+        """
+        self._stage_2 = Stage2()
+        memory = ctypes.addressof(ctypes.c_char.from_buffer(self._stage_2.memory))
+        self.uc.mem_map_ptr(TABLES.base, TABLES.size_bytes, unicorn.UC_PROT_READ | unicorn.UC_PROT_WRITE, memory)
+        for context in (*self._pristine, *self._contexts):
+            self._load(context)
+            self.set_system_register(VTCR_EL2, VTCR)
+            self.set_system_register(VTTBR_EL2, VTTBR)
+            self.set_system_register(HCR_EL2, _HCR_RW_TWI | _HCR_VM)
+            library.uc_context_save(self.handle, context.context)
+        self._load(self._contexts[self.current])
+
+    def stage_2_abort(self, esr: int, far: int) -> UnmappedAccess | None:
+        """Let a page be executed that is executed for the first time; return what else an abort to EL2 means."""
+        page = self.system_register(HPFAR_EL2) >> 4 << 12
+        is_fetch = esr >> _EC_SHIFT == _EC_INSTRUCTION_ABORT_LOWER
+        if is_fetch and esr & _FSC_KIND == _FSC_PERMISSION:
+            self._stage_2.make_executable(page)
+            library.uc_ctl(self.handle, _TLB_FLUSH)
+            return None
+        is_translated = self.system_register(SCTLR_EL1) & _SCTLR_M
+        kind = unicorn.UC_ERR_WRITE_UNMAPPED if esr & _WNR else unicorn.UC_ERR_READ_UNMAPPED
+        return UnmappedAccess(unicorn.UC_ERR_FETCH_UNMAPPED if is_fetch else kind, page | far & 0xFFF if is_translated else far)
 
     def map_device(self, region: Region, read: Callable[[int, int], int], write: Callable[[int, int, int], None]) -> None:
         """Route accesses of 1, 2 or 4 bytes to read(offset, size) and write(offset, size, value); 8 bytes come as two halves."""

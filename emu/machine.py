@@ -214,7 +214,11 @@ class Machine:
     def _exception(self, number: int) -> None:
         pc = self.engine.pc.get()
         esr, far, target_el = self.engine.exception_syndrome()
-        if pc % 4:
+        if target_el > 1 and number in (EXCP_PREFETCH_ABORT, EXCP_DATA_ABORT):
+            abort = self.engine.stage_2_abort(esr, far)
+            if abort is not None:
+                self._external_abort(abort)
+        elif pc % 4:
             self._take(EXCP_PREFETCH_ABORT, ESR_PC_ALIGNMENT, pc, pc)
         elif number == EXCP_UDEF and esr >> EC_SHIFT == EC_WFX and target_el > 1:  # not SCTLR_EL1's trap, which is the guest's
             self.engine.pc.set(pc + 4)
@@ -385,12 +389,15 @@ class Machine:
         try:
             return run(instructions)
         except UnmappedAccess as error:
-            pc = self.engine.pc.get()
-            esr, far, vector = self._exceptions.external_abort(str(error), error.is_fetch, error.is_write, error.address)
-            self._audience.exception(EXCP_PREFETCH_ABORT if error.is_fetch else EXCP_DATA_ABORT, esr, far, pc, vector)
+            self._external_abort(error)
             return instructions
         except EngineError as error:
             raise GuestCrash(str(error)) from None
+
+    def _external_abort(self, access: UnmappedAccess) -> None:
+        pc = self.engine.pc.get()
+        esr, far, vector = self._exceptions.external_abort(str(access), access.is_fetch, access.is_write, access.address)
+        self._audience.exception(EXCP_PREFETCH_ABORT if access.is_fetch else EXCP_DATA_ABORT, esr, far, pc, vector)
 
     def _account_stolen_time(self, vcpu: Vcpu) -> None:
         if vcpu.stolen_at is not None:
