@@ -31,6 +31,7 @@ class Board:
             self.memory = PhysicalMemory([(region, self.engine.map_ram(region)) for region in regions])
         except OSError as error:
             raise UserError(f"-m {setup.ram_bytes >> 20}M: this computer cannot provide so much memory ({error.strerror})") from None
+        self.engine.guard_execution()
         self.engine.map_device(UART, self.console.read, self.console.write)
         self.symbols = self._symbols(setup)
 

@@ -1,8 +1,9 @@
 """The Unicorn engine: memory, registers by name, one context per vCPU, exact slices, hooks.
 
 1. Only this file and `emu/registers.py` import Unicorn; `emu/trap.py` calls it through the latter.
-2. One engine for the machine; a vCPU is a saved context. A slice is an instruction count, never 0 and never a timer: a stop from
-   another thread re-executes loads and stores, and going between counted and uncounted runs flushes all translations.
+2. One engine for the machine; a vCPU is a saved context. A slice is a number of instructions, never a timer: a stop from another
+   thread re-executes loads and stores. It ends with a block (`emu/budget.py`); a run that is exact to the instruction makes the engine
+   forget its translations, as does the next slice.
 3. `stop` is called between instructions only, from an interrupt callback; never from a device callback.
 4. No callback lets an exception escape into C: it is kept in `failure` and raised again by `run`.
 
@@ -21,27 +22,34 @@ from typing import Any, Final
 import unicorn
 from unicorn import arm64_const as arm64
 
+from emu.budget import Budget
 from emu.memory import Region
 from emu.registers import (
     CNTHCTL_EL2,
     CPTR_EL3,
     HCR_EL2,
+    HPFAR_EL2,
     PSTATE_EL,
     REGISTERS,
     SCR_EL3,
+    SCTLR_EL1,
     SPSR_EL1,
     VECTORS,
     VMPIDR_EL2,
+    VTCR_EL2,
+    VTTBR_EL2,
     ZCR_EL2,
     ZCR_EL3,
     Register,
     SystemRegister,
     library,
 )
+from emu.stage2 import TABLES, VTCR, VTTBR, Stage2
 from firmware.abi import ENTRY_PSTATE
 
 _NS_HCE_RW: Final = 0x501  # SCR_EL3: non-secure, HVC enabled, EL2 is AArch64
 _HCR_RW_TWI: Final = 1 << 31 | 1 << 13  # HCR_EL2: EL1 is AArch64, WFI traps, so that a stop and a wait cannot be confused
+_HCR_VM: Final = 1  # stage 2 translation
 _EL1PCTEN_EL1PCEN: Final = 3
 _SVE_FOR_EL1: Final = 0x100  # CPTR_EL3.EZ
 _SVE_LENGTH: Final = 0xF
@@ -72,6 +80,13 @@ _CP_REG: Final = ctypes.c_int(arm64.UC_ARM64_REG_CP_REG)
 _TLB_FLUSH: Final = ctypes.c_int(unicorn.UC_CTL_TLB_FLUSH | 0 << 26 | unicorn.UC_CTL_IO_WRITE << 30)
 _MAP_NORESERVE: Final = getattr(mmap, "MAP_NORESERVE", 0)
 
+
+# ESR_EL2 of an abort from EL1 or EL0.
+_EC_SHIFT: Final = 26
+_EC_INSTRUCTION_ABORT_LOWER: Final = 0x20
+_FSC_KIND, _FSC_PERMISSION = 0x3C, 0x0C
+_WNR: Final = 1 << 6
+_SCTLR_M: Final = 1
 
 _SCRATCH_PAGE: Final = 0x1000
 _SYNDROMES: Final = (0x5600_1234, 0xF200_4321)  # SVC #0x1234, BRK #0x4321
@@ -115,9 +130,11 @@ class Engine:
         self.failure: BaseException | None = None
         self._keep: list[object] = []  # what C holds pointers to
         self._cp_reg = _CpReg()
-        self._count = ctypes.c_size_t()
+        self._is_exact = True
         self._word = ctypes.c_uint32()
         self._vector = (ctypes.c_uint8 * 16)()
+        self._budget = Budget(ctypes.cast(library.uc_emu_stop, ctypes.c_void_p))
+        self._hook(unicorn.UC_HOOK_BLOCK, self._budget.callback, user_data=self._budget.argument)
         self._go_to_el1(cpu)
         self._scratch = self.uc.context_save()
         self._syndrome, self._fault_address, self._target_el = self._find_syndrome()
@@ -150,6 +167,34 @@ class Engine:
         self.uc.mem_map_ptr(region.base, region.size_bytes, unicorn.UC_PROT_ALL, address)
         self._keep.append(buffer)
         return buffer
+
+    def guard_execution(self) -> None:
+        """Let no page be executable before it is first executed: stores are several times as fast then (`emu/stage2.py`).
+
+        From then on every abort whose target is EL2 belongs to `stage_2_abort`.
+        """
+        self._stage_2 = Stage2()
+        memory = ctypes.addressof(ctypes.c_char.from_buffer(self._stage_2.memory))
+        self.uc.mem_map_ptr(TABLES.base, TABLES.size_bytes, unicorn.UC_PROT_READ | unicorn.UC_PROT_WRITE, memory)
+        for context in (*self._pristine, *self._contexts):
+            self._load(context)
+            self.set_system_register(VTCR_EL2, VTCR)
+            self.set_system_register(VTTBR_EL2, VTTBR)
+            self.set_system_register(HCR_EL2, _HCR_RW_TWI | _HCR_VM)
+            library.uc_context_save(self.handle, context.context)
+        self._load(self._contexts[self.current])
+
+    def stage_2_abort(self, esr: int, far: int) -> UnmappedAccess | None:
+        """Let a page be executed that is executed for the first time; return what else an abort to EL2 means."""
+        page = self.system_register(HPFAR_EL2) >> 4 << 12
+        is_fetch = esr >> _EC_SHIFT == _EC_INSTRUCTION_ABORT_LOWER
+        if is_fetch and esr & _FSC_KIND == _FSC_PERMISSION:
+            self._stage_2.make_executable(page)
+            library.uc_ctl(self.handle, _TLB_FLUSH)
+            return None
+        is_translated = self.system_register(SCTLR_EL1) & _SCTLR_M
+        kind = unicorn.UC_ERR_WRITE_UNMAPPED if esr & _WNR else unicorn.UC_ERR_READ_UNMAPPED
+        return UnmappedAccess(unicorn.UC_ERR_FETCH_UNMAPPED if is_fetch else kind, page | far & 0xFFF if is_translated else far)
 
     def map_device(self, region: Region, read: Callable[[int, int], int], write: Callable[[int, int, int], None]) -> None:
         """Route accesses of 1, 2 or 4 bytes to read(offset, size) and write(offset, size, value); 8 bytes come as two halves."""
@@ -309,19 +354,39 @@ class Engine:
 
     # ---- running
 
-    def run(self, count: int) -> None:
-        """Run the current vCPU for exactly `count` instructions, or fewer if a callback stops it.
+    def run(self, count: int) -> int:
+        """Run the current vCPU for exactly `count` instructions, or fewer if a callback stops it; return count.
 
         Raises EngineError where the guest touched memory that is not there, and again whatever a callback raised.
         """
         assert count > 0, "0 would be without end"
-        self._count.value = count
-        error = library.uc_emu_start(self.handle, ctypes.c_uint64(self.pc.get()), _ZERO, _ZERO, self._count)
+        if not self._is_exact:
+            self.flush_translations()  # what was translated for slices does not count
+            self._is_exact = True
+        self._budget.lift()
+        self._start(count)
+        return count
+
+    def run_slice(self, count: int) -> int:
+        """Run the current vCPU up to the first block that begins after `count` instructions; return how many have been run.
+
+        Blocks are counted as they begin: one that an exception leaves counts whole. Raises as `run` does.
+        """
+        self._is_exact = False
+        self._budget.left = count
+        self._start(0)
+        return count - self._budget.left
+
+    def _start(self, count: int) -> None:
+        error = self._emulate(count)
         if self.failure is not None:
             failure, self.failure = self.failure, None
             raise failure
         if error:
             raise self._describe(error)
+
+    def _emulate(self, count: int) -> int:
+        return int(library.uc_emu_start(self.handle, ctypes.c_uint64(self.pc.get()), _ZERO, _ZERO, ctypes.c_size_t(count)))
 
     def stop(self) -> None:
         """End the slice before the next instruction; for interrupt callbacks only."""
@@ -344,8 +409,8 @@ class Engine:
             return False
 
         hook = self.uc.hook_add(unicorn.UC_HOOK_MEM_INVALID, on_invalid)
-        self._count.value = 1
-        library.uc_emu_start(self.handle, ctypes.c_uint64(self.pc.get()), _ZERO, _ZERO, self._count)
+        self._budget.lift()
+        self._emulate(1 if self._is_exact else 0)  # the other kind of run would flush all translations
         self.uc.hook_del(hook)
         assert addresses, "an access that was refused is refused again"
         return UnmappedAccess(error, addresses[0])
@@ -401,12 +466,12 @@ class Engine:
         """Call back with (address, size in bytes) before every translated block; slow."""
         self.uc.hook_add(unicorn.UC_HOOK_BLOCK, lambda _uc, address, size, _user: callback(address, size))
 
-    def _hook(self, kind: int, callback: Any, *extra: int) -> None:
+    def _hook(self, kind: int, callback: Any, *extra: int, user_data: ctypes.c_void_p | None = None) -> None:
         self._keep.append(callback)
         hook = ctypes.c_size_t()
         everywhere = (ctypes.c_uint64(1), ctypes.c_uint64(0))
         rest = tuple(ctypes.c_int(value) for value in extra)
-        _check(library.uc_hook_add(self.handle, ctypes.byref(hook), ctypes.c_int(kind), callback, None, *everywhere, *rest))
+        _check(library.uc_hook_add(self.handle, ctypes.byref(hook), ctypes.c_int(kind), callback, user_data, *everywhere, *rest))
 
 
 def _check(error: int) -> None:

@@ -13,14 +13,14 @@ class Limits:
         self._max_insns = setup.max_insns
         self._timeout_ns = setup.timeout_ns
         self.instructions = 0
-        self.seen: tuple[object, int] = (None, 0)  # what told progress, and at how many instructions it last did
+        self.seen = ((-1, -1), 0)  # calls and printed bytes when there last was progress, and at how many instructions that was
 
     def cap(self, instructions: int) -> int:
         """Return how many of a slice's instructions are left before the limit."""
         return instructions if self._max_insns is None else min(instructions, self._max_insns - self.instructions)
 
-    def count(self, instructions: int, progress: object) -> bool:
-        """Count a slice; say whether `progress`, whatever tells it, is other than it was."""
+    def count(self, instructions: int, progress: tuple[int, int]) -> bool:
+        """Count a slice; say whether there was progress: other numbers of calls and printed bytes."""
         self.instructions += instructions
         if progress == self.seen[0]:
             return False

@@ -253,7 +253,11 @@ class Machine:
     def _exception(self, number: int) -> None:
         pc = self.engine.pc.get()
         esr, far, target_el = self.engine.exception_syndrome()
-        if pc % 4:
+        if target_el > 1 and number in (EXCP_PREFETCH_ABORT, EXCP_DATA_ABORT):
+            abort = self.engine.stage_2_abort(esr, far)
+            if abort is not None:
+                self._external_abort(abort)
+        elif pc % 4:
             self._take(EXCP_PREFETCH_ABORT, ESR_PC_ALIGNMENT, pc, pc)
         elif number == EXCP_UDEF and esr >> EC_SHIFT == EC_WFX and target_el > 1:  # not SCTLR_EL1's trap, which is the guest's
             self.engine.pc.set(pc + 4)
@@ -390,7 +394,7 @@ class Machine:
         entry = self._arrival(index, before)
         if entry is not None:
             self._adopt(index, entry, before)
-        self._run_slice(index, self.vcpus[index], self.scheduler.slice_instructions() if instructions is None else instructions)
+        self._run_slice(index, self.vcpus[index], instructions)
         self.console.flush()
         self.console.poll()
         return Outcome(ExitCode.OK, "--until was met") if self._until_met or self.console.matched else None
@@ -403,12 +407,15 @@ class Machine:
         entry, self.vcpus[index].resume = self.vcpus[index].resume, None
         return entry
 
-    def _run_slice(self, index: int, vcpu: Vcpu, instructions: int) -> None:
+    def _run_slice(self, index: int, vcpu: Vcpu, exactly: int | None) -> None:
         self._account_stolen_time(vcpu)
-        instructions = self.limits.cap(instructions)
+        granted = self.scheduler.slice_instructions() if exactly is None else exactly
+        instructions = self.limits.cap(granted)
+        # What somebody has counted is exact; a slice ends with a block, and what it ran beyond its length is counted.
+        run = self.engine.run_slice if exactly is None and instructions == granted else self.engine.run
         if vcpu.wait is Wait.NOTHING or self._unpark(index):
             self._audience.slice(index, instructions)
-            self._execute(instructions)
+            instructions = max(instructions, self._execute(run, instructions))
         self.clock.now_ns += instructions
         vcpu.ready_ns = self.clock.now_ns
         progress = (self.clock.traps, self.console.printed_bytes + len(self.console.uart.tx))
@@ -419,19 +426,23 @@ class Machine:
         ):
             vcpu.wait = Wait.PARKED
 
-    def _execute(self, instructions: int) -> None:
+    def _execute(self, run: Callable[[int], int], instructions: int) -> int:
         pc = self.engine.pc.get()
         if pc % 4:
             # The engine would execute from there; only an entry point can be so, or a return from an exception.
             self._take(EXCP_PREFETCH_ABORT, ESR_PC_ALIGNMENT, pc, pc)
         try:
-            self.engine.run(instructions)
+            return run(instructions)
         except UnmappedAccess as error:
-            pc = self.engine.pc.get()
-            esr, far, vector = self.exceptions.external_abort(str(error), error.is_fetch, error.is_write, error.address)
-            self._audience.exception(EXCP_PREFETCH_ABORT if error.is_fetch else EXCP_DATA_ABORT, esr, far, pc, vector)
+            self._external_abort(error)
+            return instructions
         except EngineError as error:
             raise GuestCrash(str(error)) from None
+
+    def _external_abort(self, access: UnmappedAccess) -> None:
+        pc = self.engine.pc.get()
+        esr, far, vector = self.exceptions.external_abort(str(access), access.is_fetch, access.is_write, access.address)
+        self._audience.exception(EXCP_PREFETCH_ABORT if access.is_fetch else EXCP_DATA_ABORT, esr, far, pc, vector)
 
     def _account_stolen_time(self, vcpu: Vcpu) -> None:
         if vcpu.stolen_at is not None:

@@ -1,8 +1,8 @@
 """Virtual time, and whose turn it is.
 
 1. Guest time is virtual: an instruction costs 1 ns, a trap and a counter read a fixed sum more; nothing reads a host clock.
-2. A slice that ends early (the vCPU waits or went off) costs its full length: the engine does not tell how far it came, and
-   the rest counts as the time in which nobody else was let in. So time moves by whole slices, and a run repeats exactly.
+2. A slice ends with the block in which its last instruction is, and costs what was run. One that ends early (the vCPU waits or went
+   off) costs its full length: the rest counts as the time in which nobody else was let in. A run repeats exactly.
 3. Seed 0 is plain round robin with equal slices; any other seed draws lengths and order, reproducibly.
    A vCPU that was just started has the next turn, under seed 0 only.
 """

@@ -29,7 +29,7 @@ from emu.setup import Setup
 from emu.state import ConsoleState, MachineState, VcpuState
 from emu.tracefile import EntryLine, FirmwareLine, Header, Hex, Index, Time
 from emu.vcpu import Wait
-from firmware.errors import InputError
+from firmware.errors import InputError, UserError
 from firmware.trap import EntryState, SystemEvent, SystemEventType
 
 _MAGIC: Final = b"psci-emu snapshot\n"
@@ -44,7 +44,9 @@ _MOST_TIMES: Final = 100
 _CHUNK_BYTES: Final = 1 * MiB
 
 _Vector: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^0x[0-9a-f]{1,32}$")]
-_RandomLine: TypeAlias = tuple[int, Annotated[list[Index | int], msgspec.Meta(min_length=625, max_length=625)], None]
+_Count: TypeAlias = Annotated[int, msgspec.Meta(ge=-1)]
+_Word: TypeAlias = Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)]
+_RandomLine: TypeAlias = tuple[int, Annotated[list[_Word], msgspec.Meta(min_length=625, max_length=625)], None]
 
 
 class _Named(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -105,7 +107,7 @@ class SnapshotLine(_Named):
     now_ns: Time
     traps: Time
     instructions: Time
-    seen: tuple[Time, Time, Time]
+    seen: tuple[_Count, _Count, Time]
     last: Annotated[int, msgspec.Meta(ge=-1, lt=512)]
     started: Annotated[list[Index], msgspec.Meta(max_length=512)]
     schedule: _RandomLine | None
@@ -168,7 +170,6 @@ def _runs(pages: dict[int, bytes]) -> Iterator[tuple[int, list[bytes]]]:
 
 def _header(setup: Setup, boot: Boot, state: MachineState, runs: list[tuple[int, list[bytes]]]) -> SnapshotLine:
     uart = {name: value.hex() if isinstance(value, bytes) else value for name, value in state.console.uart.items()}
-    traps, printed_bytes = state.seen[0] if isinstance(state.seen[0], tuple) else (0, 0)
     return SnapshotLine(
         schema=_SCHEMA,
         config=tracefile.header(setup.config, setup.seed, b""),
@@ -187,7 +188,7 @@ def _header(setup: Setup, boot: Boot, state: MachineState, runs: list[tuple[int,
         now_ns=state.now_ns,
         traps=state.traps,
         instructions=state.instructions,
-        seen=(traps, printed_bytes, state.seen[1]),
+        seen=(*state.seen[0], state.seen[1]),
         last=state.last,
         started=list(state.started),
         schedule=_random_line(state.schedule),
@@ -256,9 +257,7 @@ def read(path: Path) -> Snapshot:
         if line.schema != _SCHEMA:
             raise ValueError(f"it has schema {line.schema}; {_SCHEMA} is read")
         return _snapshot(line, content[head + length : -_DIGEST_BYTES])
-    except InputError:
-        raise
-    except (msgspec.DecodeError, ValueError, KeyError, OverflowError, RecursionError) as error:
+    except (UserError, msgspec.DecodeError, ValueError, KeyError, OverflowError, RecursionError) as error:
         raise InputError(f"{path} cannot be used: {error}") from None
 
 
@@ -370,7 +369,7 @@ def _random_of(line: Any) -> tuple[Any, ...] | None:
     if line is None:
         return None
     version, numbers, gauss = line
-    if version != 3 or any(not 0 <= number < 1 << 32 for number in numbers) or numbers[-1] > 624:
+    if version != 3 or numbers[-1] > 624:
         raise ValueError("it holds a draw that is none")
     return version, tuple(numbers), gauss
 

@@ -71,7 +71,7 @@ class MachineState:
     now_ns: int
     traps: int
     instructions: int
-    seen: tuple[object, int]
+    seen: tuple[tuple[int, int], int]
     last: int
     started: tuple[int, ...]
     schedule: RandomState | None

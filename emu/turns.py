@@ -36,16 +36,21 @@ class Turns:
     def next(self, vcpus: list[Vcpu], is_on: Callable[[int], bool]) -> int | None:
         """Wake whom time has woken and return whose turn it is; None if nobody can run before a limit."""
         while True:
-            sleepers = [index for index, vcpu in enumerate(vcpus) if vcpu.can_be_woken and is_on(index)]
+            running: list[int] = []
+            parked: list[int] = []
+            sleepers: list[int] = []
+            for index, vcpu in enumerate(vcpus):
+                if is_on(index):
+                    (running if vcpu.wait is Wait.NOTHING else sleepers if vcpu.can_be_woken else parked).append(index)
+            woken = False
             for index in sleepers:
                 if self.timer_fired(vcpus[index]):
                     self._wake(index)
-            running = [index for index, vcpu in enumerate(vcpus) if vcpu.wait is Wait.NOTHING and is_on(index)]
+                    woken = True
             # While somebody runs, a parked loop may be rewritten: it gets its turn, to be looked at again.
-            parked = [index for index, vcpu in enumerate(vcpus) if vcpu.wait is Wait.PARKED and is_on(index)]
-            if not running and [index for index in parked if self._unpark(index)]:
+            if woken or (not running and [index for index in parked if self._unpark(index)]):
                 continue
-            turns = {*running, *parked} if running else set()
+            turns = [*running, *parked] if running else []
             chosen = self._scheduler.choose([index in turns for index in range(len(vcpus))])
             deadlines = [deadline for index in sleepers if (deadline := vcpus[index].timers.deadline_ticks) is not None]
             deadlines = [deadline for deadline in deadlines if deadline < _LAST_TICK]

@@ -24,9 +24,8 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--from", dest="host", metavar="HOST", help="the host the guest starts on (psci-emu hosts)")
     parser.add_argument("--to", metavar="HOST", help="the host it is moved to")
     parser.add_argument("--at", metavar="POINT", help="when: call:NAME#N or console:REGEX")
-    parser.add_argument(
-        "--policy", default=DEFAULT_POLICY, metavar="P", help=f"of {', '.join(POLICIES)}, or FILE.toml; default {DEFAULT_POLICY}"
-    )
+    policies = ", ".join(POLICIES)
+    parser.add_argument("--policy", default=DEFAULT_POLICY, metavar="P", help=f"FILE.toml, or of {policies}; default {DEFAULT_POLICY}")
     parser.add_argument("--machine-type", metavar="T", help="where the policy's machine types ask for versions: which")
     parser.add_argument("--to-cpu", metavar="CPU", help="what the destination's CPU needs and has: spectre-v2=vulnerable,ssbs")
     add_machine_options(parser)

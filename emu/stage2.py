@@ -1,0 +1,73 @@
+"""Stage 2 translation: everything one to one, and no page executable before it is first executed.
+
+1. The engine takes a slow way at every store to a page that could be executed, whether there is code or not. With the MMU off, and where
+   a kernel maps itself writable and executable, as Linux does at its start, that is every store. Stage 2 is EL2's, so a guest at EL1
+   sees nothing of it.
+2. The first fetch from a page is a stage 2 permission fault. It costs some microseconds, once for each page; from then on the page is
+   what the guest makes of it.
+3. What the tables do not map is refused as memory that is not there: addresses above 40 bits, and the gigabyte of the tables themselves.
+"""
+
+from __future__ import annotations
+
+import mmap
+from array import array
+from typing import Final
+
+from emu.memory import PAGE_BYTES, GiB, MiB, Region
+
+# Above all RAM, within the 40 bits that every CPU model has.
+TABLES: Final = Region(512 * GiB, 1 * MiB)
+
+# Arm ARM, VTCR_EL2: RES1; PS 40 bits; inner shareable, write-back tables; start at level 1; T0SZ 24.
+VTCR: Final = 1 << 31 | 2 << 16 | 3 << 12 | 1 << 10 | 1 << 8 | 1 << 6 | 24
+VTTBR: Final = TABLES.base
+
+# Arm ARM, VMSAv8-64 stage 2 descriptors: AF, inner shareable, read and write, normal write-back memory; XN.
+_ATTRIBUTES: Final = 1 << 10 | 3 << 8 | 3 << 6 | 0xF << 2
+_XN: Final = 1 << 54
+_BLOCK: Final = 1
+_TABLE: Final = 3  # also a page, at level 3
+_ADDRESS: Final = 0x0000_FFFF_FFFF_F000
+
+_LEVEL_SHIFTS: Final = (30, 21, 12)
+_ENTRIES: Final = 512
+_FIRST_LEVEL_ENTRIES: Final = 1024  # two tables, concatenated
+
+
+class Stage2:
+    """The tables, in memory of their own."""
+
+    def __init__(self) -> None:
+        self.memory = mmap.mmap(-1, TABLES.size_bytes)
+        self._descriptors = memoryview(self.memory).cast("Q")
+        own = TABLES.base // GiB
+        self._fill(0, [0 if index == own else index * GiB | _ATTRIBUTES | _XN | _BLOCK for index in range(_FIRST_LEVEL_ENTRIES)])
+        self._used = _FIRST_LEVEL_ENTRIES
+
+    def _fill(self, start: int, descriptors: list[int]) -> None:
+        self._descriptors[start : start + len(descriptors)] = memoryview(array("Q", descriptors))
+
+    def make_executable(self, address: int) -> None:
+        """Let the page of a physical address be executed; the engine's TLB has to be flushed then.
+
+        Where no tables are left, whatever the page is a part of becomes executable with it.
+        """
+        table = 0
+        for level, shift in enumerate(_LEVEL_SHIFTS):
+            slot = table + (address >> shift & (_ENTRIES - 1 if level else _FIRST_LEVEL_ENTRIES - 1))
+            descriptor = self._descriptors[slot]
+            is_table = shift > _LEVEL_SHIFTS[-1] and descriptor & 3 == _TABLE
+            if not is_table and (shift == _LEVEL_SHIFTS[-1] or self._used == len(self._descriptors)):
+                self._descriptors[slot] = descriptor & ~_XN
+                return
+            if not is_table:
+                descriptor = self._descriptors[slot] = self._split(descriptor, _LEVEL_SHIFTS[level + 1])
+            table = ((descriptor & _ADDRESS) - TABLES.base) // 8
+
+    def _split(self, block: int, shift: int) -> int:
+        # The block's parts, with all that it says; the descriptor of their table.
+        first, kind = block & ~3, _TABLE if 1 << shift == PAGE_BYTES else _BLOCK
+        table, self._used = self._used, self._used + _ENTRIES
+        self._fill(table, [first + (index << shift) | kind for index in range(_ENTRIES)])
+        return TABLES.base + 8 * table | _TABLE
