@@ -10,10 +10,11 @@ import types
 from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple
 
+from emu.hosts import host_of
 from firmware.abi import PSCI_0_1, Psci, Smccc, Trng, Version
 from firmware.dispatch import check_function_name, configuration, rows
 from firmware.host import Config, Host
-from firmware.hosts import HOSTS, host_named
+from firmware.hosts import HOSTS
 from firmware.hosts.spec import SPEC
 from firmware.table import Constant, Function, Query, Service, is_offered
 
@@ -50,7 +51,7 @@ def explain(function: str, host: str | None = None) -> str:
 
     Raises UserError, with the nearest name, for a function nobody knows.
     """
-    shown = tuple(HOSTS.values()) if host is None else (host_named(host),)
+    shown = tuple(HOSTS.values()) if host is None else (host_of(host),)
     config = configuration(SPEC)
     name = _name(config, function)
     forms: dict[str, list[tuple[Service, Function]]] = {}
@@ -201,7 +202,7 @@ def _rules(host: Host, name: str) -> list[str]:
     for column in sorted(_columns_read(name)):
         own = getattr(host, column)
         if own != getattr(SPEC, column):
-            lines.append(f"{column}: {_in_words(own)} ({host.sources[column]})")
+            lines.append(f"{column}: {_in_words(own)} ({host.sources.get(column, 'unknown; taken from the host before it')})")
     truncates = name in host.truncates
     if truncates is not (name in SPEC.truncates) and any(row.fid32 is not None and row.args for row in _rows_named(host, name)):
         lines.append(f"truncates: {'yes' if truncates else 'no, an SMC32 call hands on whole X registers'} ({host.sources['truncates']})")

@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from emu.devicetree import Method, PsciIds, PsciNode, Spec, amend, build, psci_node
 from emu.engine import CPU_MODELS
+from emu.hosts import host_of
 from emu.loader import Boot, read_file
 from emu.memory import DEFAULT_RAM_BYTES, PVTIME, RAM_BASE, MiB, Region, ram
 from firmware import fwregs
@@ -18,7 +19,6 @@ from firmware.abi import AFFINITY_MASK, PSCI_0_1, PSCI_VERSIONS, SMCCC_VERSIONS,
 from firmware.dispatch import Firmware, check_function_name, configuration
 from firmware.errors import UserError, unknown
 from firmware.host import SPECTRE_STATES, SSBD_STATES, Config, Host, Mitigations
-from firmware.hosts import host_named
 from firmware.trap import Conduit
 
 MAX_VCPUS: Final = 8
@@ -135,7 +135,7 @@ class Choices:
 
 def make(choices: Choices) -> Setup:
     """Turn a user's words into a Setup; raise UserError for what cannot be had."""
-    host = host_named(choices.host)
+    host = host_of(choices.host)
     versions, changes = [], []
     for part in [] if choices.psci is None else choices.psci.split(","):
         text, at, point = part.partition("@")
