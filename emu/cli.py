@@ -40,6 +40,8 @@ _COMMANDS: Final = {
     "functions": _Entry("lists", "FUNCTIONS", "list the functions and who serves them"),
     "explain": _Entry("lists", "EXPLAIN", "tell all about a function, and how the hosts differ"),
     "hosts": _Entry("lists", "HOSTS", "list the modelled hosts"),
+    "hosts show": _Entry("hosts", "SHOW", "tell all that is modelled of a host, with its sources"),
+    "hosts diff": _Entry("hosts", "DIFF", "ask two hosts everything, and show where they differ"),
     "guests": _Entry("lists", "GUESTS", "list the guests that come along"),
     "probe": _Entry("probe", "PROBE", "ask a guest how it would probe every firmware"),
     "replay": _Entry("replay", "REPLAY", "play a recorded run to a fresh firmware, or to another host"),

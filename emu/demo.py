@@ -8,11 +8,11 @@ from collections.abc import Callable
 from typing import Final
 
 from emu import migrationdemos
+from emu.hosts import host_of
 from emu.lists import show
 from emu.machine import Machine
 from emu.report import Log
 from emu.setup import Choices, make, parse_smp
-from firmware.hosts import host_named
 from guests import elf_path
 
 _CONCLUSION: Final = re.compile(r"^ *conclusion: (?P<key>[^=]+?) = (?P<value>.*)$", re.MULTILINE)
@@ -21,7 +21,7 @@ _CPUS: Final = "2"
 
 def versions(host: str) -> int:
     """Let a two-CPU guest probe its firmware once per PSCI version; print every call, then what it concluded under each."""
-    model = host_named(host)
+    model = host_of(host)
     offered = (["0.1"] if model.offers_0_1 else []) + [str(version) for version in model.versions]
     conclusions: dict[str, dict[str, str]] = {}
     for version in [*offered, "none"]:

@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterable
 from itertools import groupby
 from typing import Any, Final, NamedTuple
 
+from emu.hosts import host_of
 from firmware.abi import PSCI_0_1, Psci, Smccc, Trng, Version
 from firmware.dispatch import check_function_name, configuration, rows
 from firmware.host import Config, Host
-from firmware.hosts import HOSTS, host_named
+from firmware.hosts import HOSTS
 from firmware.hosts.spec import SPEC
 from firmware.table import Constant, Function, Query, Service, is_offered
 
@@ -51,7 +52,7 @@ def explain(function: str, host: str | None = None) -> str:
 
     Raises UserError, with the nearest name, for a function nobody knows.
     """
-    shown = tuple(HOSTS.values()) if host is None else (host_named(host),)
+    shown = tuple(HOSTS.values()) if host is None else (host_of(host),)
     config = configuration(SPEC)
     name = _name(config, function)
     forms: dict[str, list[tuple[Service, Function]]] = {}

@@ -239,6 +239,8 @@ class Machine:
             raise Ended(ExitCode.OK, "system off")
         if self.setup.no_reboot:
             raise Ended(ExitCode.RESET, "system reset, and -no-reboot")
+        if self.config.host.reset_ends:
+            raise Ended(ExitCode.RESET, f"system reset, at which the VMM of host {self.config.host.name} ends")
         self._event(Reset())
         self.scheduler.reset()
         self.vcpus = [Vcpu(ready_ns=self.clock.now_ns) for _ in self.vcpus]

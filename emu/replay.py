@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from emu import tracefile
+from emu.hosts import host_of
 from emu.symbols import Symbols
 from emu.trace import Text, value_in_words
 from firmware.dispatch import Firmware, configuration, functions_by_id
 from firmware.errors import InputError, RegisterError, UserError
 from firmware.host import Config
-from firmware.hosts import host_named
 from firmware.table import Function
 from firmware.trap import Effect, Reply, Resume, Runnable, SystemEvent, WriteMemory
 
@@ -145,7 +145,7 @@ def _effect(effect: Effect) -> str:
 
 def _on_host(config: Config, name: str) -> tuple[Config, str | None]:
     """Return the same VM on another host: the version it had where that host offers it, else the host's own."""
-    host = host_named(name)
+    host = host_of(name)
     kept = ("conduits", "capabilities", "mitigations", "ram", "pv_time_base", "el2_fast_path")
     rest: dict[str, Any] = {column: getattr(config, column) for column in kept}
     if config.smccc in host.smccc_versions:

@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from emu.devicetree import Method, PsciIds, PsciNode, Spec, amend, build, psci_node
 from emu.engine import CPU_MODELS
+from emu.hosts import host_of
 from emu.loader import Boot, read_file
 from emu.memory import DEFAULT_RAM_BYTES, PVTIME, RAM_BASE, MiB, Region, ram
 from firmware import fwregs
@@ -18,7 +19,6 @@ from firmware.abi import AFFINITY_MASK, PSCI_0_1, PSCI_VERSIONS, SMCCC_VERSIONS,
 from firmware.dispatch import Firmware, check_function_name, configuration
 from firmware.errors import UserError, unknown
 from firmware.host import SPECTRE_STATES, SSBD_STATES, Config, Host, Mitigations
-from firmware.hosts import host_named
 from firmware.trap import Conduit
 
 MAX_VCPUS: Final = 8
@@ -85,14 +85,13 @@ class Setup:
         """Return what the device tree's psci node says."""
         if not self.psci:
             return None
-        config = self.config
-        ids = config.host.ids_0_1
-        return psci_node(
-            config.offered,
-            self.method,
-            None if ids is None else PsciIds(ids.cpu_on, ids.cpu_off, ids.cpu_suspend, ids.migrate),
-            config.host.node_compatible(config.offered),
-        )
+        config, host = self.config, self.config.host
+        ids = None if host.ids_0_1 is None else PsciIds(*(getattr(host.ids_0_1, name) for name in PsciIds._fields))
+        node = psci_node(config.offered, self.method, ids, host.node_compatible(config.offered))
+        if ids is None or node is None or node.ids is None or not host.node_tells_0_1_ids:
+            return node
+        unserved: dict[str, Any] = dict.fromkeys(name for name in PsciIds._fields if name.upper() not in host.serves_0_1)
+        return node._replace(ids=ids._replace(**unserved))
 
     def device_tree(self, initrd: Region | None) -> bytes:
         """Return the device tree the guest is handed: ours, or the user's, amended; raise InputError for a broken one."""
@@ -136,7 +135,7 @@ class Choices:
 
 def make(choices: Choices) -> Setup:
     """Turn a user's words into a Setup; raise UserError for what cannot be had."""
-    host = host_named(choices.host)
+    host = host_of(choices.host)
     versions, changes = [], []
     for part in [] if choices.psci is None else choices.psci.split(","):
         text, at, point = part.partition("@")

@@ -24,11 +24,11 @@ from typing import Annotated, Final, TypeAlias
 
 import msgspec
 
+from emu.hosts import host_of
 from firmware.abi import PowerState, Version
 from firmware.dispatch import FirmwareState
 from firmware.errors import InputError
 from firmware.host import SPECTRE_STATES, SSBD_STATES, Config, Mitigations
-from firmware.hosts import host_named
 from firmware.power import PowerSnapshot, Statistics, Suspension
 from firmware.trap import (
     Conduit,
@@ -214,7 +214,7 @@ def header(config: Config, seed: int, device_tree: bytes) -> Header:
 def config_of(line: Header) -> Config:
     """Return the configuration a header tells of; raise UserError for a host that does not exist."""
     return Config(
-        host=host_named(line.host),
+        host=host_of(line.host),
         version=Version(*line.version),
         psci_0_2=line.psci_0_2,
         smccc=None if line.smccc is None else Version(*line.smccc),

@@ -151,7 +151,8 @@ class TrapPath:
         write, mask = library.uc_reg_write_batch, table.mask
         fetches_immediate = table.immediate is not None
         ready = {fid: entry for fid, entry in self._prepare_table(table).items() if not self._is_watched(fid)}
-        find, otherwise = ready.get, self._prepare(table.default)
+        find: Callable[[int, Any], Any] = ready.get
+        otherwise = None if table.otherwise is not None else self._prepare(table.default)
         if self._watches_everything():
             ready.clear()
             otherwise = None

@@ -4,7 +4,8 @@ A host's columns are everything in which firmwares differ.
 
 1. Code reads columns; it never compares a host's name.
 2. Every column that departs from its predecessor's comes with a citation (`evolve`); `sources` keeps them.
-3. A rule that is not a value is a named function in a column; it stands beside the handler that asks it.
+3. A rule that is not a value is a named function in a column; it stands beside the handler that asks it, or, if it is one host's
+   alone, in that host's file.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Self
 
-from firmware.abi import PSCI_0_1, PowerState, Psci, Version
+from firmware.abi import MASK64, PSCI_0_1, PowerState, Psci, Version
 from firmware.entropy import Entropy
 from firmware.power import Power
 from firmware.trap import Conduit, Effect, Reply, Resume
@@ -48,10 +49,26 @@ class Deviation(NamedTuple):
 
 
 class TrustedOs(NamedTuple):
-    """A uniprocessor Trusted OS: MIGRATE_INFO_TYPE's answer (0 migratable, 1 not) and the vCPU it sits on."""
+    """A uniprocessor Trusted OS.
+
+    type         MIGRATE_INFO_TYPE's answer: 0 migratable, 1 not
+    vcpu         the vCPU it sits on
+    refuses_off  whether it denies CPU_OFF there
+    mpidr_bits   what MIGRATE_INFO_UP_CPU sets beside the affinity fields
+    """
 
     type: int
     vcpu: int
+    refuses_off: bool = True
+    mpidr_bits: int = 0
+
+
+class StandardSecure(NamedTuple):
+    """What the Standard Secure service says of itself: UID in w0 to w3, revision, count of calls (None: as many as it serves)."""
+
+    uid: tuple[int, int, int, int]
+    revision: tuple[int, int]
+    calls: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,23 +93,28 @@ class Host:
 
     # Dispatch.
     serves: frozenset[str]  # function names from 0.2 on
+    early: frozenset[str] = frozenset()  # of these, what is served before the version that brought it
     serves_0_1: frozenset[str]  # function names under the 0.1 IDs
     ids_0_1: FunctionIds | None
     ids_0_1_always: bool  # the 0.1 IDs are answered beside the standard ones
+    discovers_0_1_ids: bool = True  # PSCI_FEATURES knows the 0.1 IDs
     function_id_mask: int  # the bits of x0 that are looked up
     query_mask: int  # the bits of x1 that PSCI_FEATURES and ARCH_FEATURES look up
     unknown: Psci | None  # what an unknown function ID gets; None: an undefined-instruction exception
+    unknown_rule: Callable[[Conduit, int], Answered] | None = None  # the same where it depends on the conduit or the ID
     refuses: frozenset[str] = frozenset()  # functions that are known and answered NOT_SUPPORTED, whatever an unknown ID gets
     refuses_0_1: frozenset[str] = frozenset()  # the same under the 0.1 IDs
+    lacks: frozenset[int] = frozenset()  # function IDs that are unknown although their function is served or refused
 
     # Conduits.
     conduits: Conduits
     default_conduit: Conduit
-    immediates: Mapping[Conduit, int] = field(default_factory=dict)  # x0 of a call with a nonzero immediate, alone
-    undispatched: Mapping[Conduit, Reply] = field(default_factory=dict)  # the one reply to every call over a conduit
+    immediates: Mapping[Conduit, int | Resume] = field(default_factory=dict)  # a call with a nonzero immediate: x0 alone, or UNDEF
+    undispatched: Mapping[Conduit, Reply | Callable[[Call], Result]] = field(default_factory=dict)  # for every call over a conduit
 
     # Registers of a reply.
     result_registers: int  # a return writes x0 to x(n-1), zero where it has no value
+    status_mask: int = MASK64  # the bits of a negative result that reach x0
     writes_unreturned: bool  # a call that never returns leaves its code in x0 all the same
     truncates: frozenset[str]  # functions whose SMC32 form looks at the low 32 bits of its arguments
     truncation_written_back: bool
@@ -105,17 +127,25 @@ class Host:
     access_applies_reset: bool = True  # a waiting reset is applied by KVM_GET_ONE_REG and KVM_SET_ONE_REG too
     passes_context_id: bool = True  # whether a vCPU starts with context_id in x0; otherwise with 0
     inherits_endianness: bool  # whether a vCPU starts with its starter's SCTLR_EL1.EE
+    no_such_cpu: Psci = Psci.INVALID_PARAMETERS  # CPU_ON's answer where it names none
+    cpu_on_0_1: Callable[[Call], Result]  # CPU_ON under a 0.1 ID
     entry_rule: Callable[[Call, int], Psci | None]
     affinity_rule: Callable[[Call, int, int], Result]
     suspend_rule: Callable[[Call], Result]
     extended_state_id: bool  # power_state's format (DEN 0022, CPU_SUSPEND)
+    hw_state_rule: Callable[[Call, int, int], Result]
     trusted_os: TrustedOs | None
     system_suspend_needs_capability: bool
     system_suspend_needs_others_off: bool
+    system_suspend_entry_first: bool = False  # the entry point is looked at before the other vCPUs
+    any_reset_type: bool = False  # SYSTEM_RESET2 takes every reset_type
 
     # The other services.
-    at_el2: Mapping[str, int]  # functions that HVC gets answered in front of the dispatcher, and nowhere else: how many registers become 0
+    at_el2: Mapping[str, int]  # functions that HVC gets answered in front of the dispatcher: how many registers become 0
+    at_el2_alone: bool = True  # and nowhere else
     workaround_answers: Mapping[str, Callable[[Mitigations], int]]  # ARCH_FEATURES(ARCH_WORKAROUND_n)
+    workaround_rule: Callable[[Call], Result]  # what ARCH_WORKAROUND_n does where it is dispatched
+    standard_secure: StandardSecure
     pv_time_needs_address: bool = True  # PV_TIME_FEATURES knows nothing while no structure is configured
     soc_id: tuple[int, int] | None  # SoC version and revision
     soc_name: str  # ASCII, up to 135 characters; where there is a soc_id and SMCCC 1.6
@@ -124,6 +154,10 @@ class Host:
 
     # The device tree's psci node, newest string first.
     node_compatible: Callable[[Version], tuple[str, ...]]
+    node_tells_0_1_ids: bool = False  # from 0.2 on: the served 0.1 IDs, in place of the standard ones
+
+    # The VMM.
+    reset_ends: bool = False  # it ends when the guest resets
 
     deviations: tuple[Deviation, ...] = ()
     sources: Mapping[str, str] = field(default_factory=dict)
@@ -230,6 +264,10 @@ class Result(NamedTuple):
     resume: Resume = Resume.NEXT
     effects: tuple[Effect, ...] = ()
     padded: bool = True
+
+
+# What a rule decides for an ID: a result, or a handler that works it out.
+Answered = Result | Callable[["Call"], Result]
 
 
 def returns(value: int, *effects: Effect) -> Result:

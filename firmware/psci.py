@@ -150,7 +150,7 @@ def cpu_off(call: Call) -> Result:
     Returns DENIED, and only then returns, when the Trusted OS sits on this CPU.
     """
     trusted_os = call.host.trusted_os
-    if trusted_os is not None and trusted_os.vcpu == call.vcpu:
+    if trusted_os is not None and trusted_os.refuses_off and trusted_os.vcpu == call.vcpu:
         return returns(Psci.DENIED)
     call.power.stop(call.vcpu)
     return Result((Psci.SUCCESS,), Resume.NEVER)
@@ -169,7 +169,7 @@ def cpu_on(call: Call) -> Result:
     target_cpu, entry_point_address, context_id = call.args
     vcpu = call.host.target_rule(call, target_cpu)
     if vcpu is None:
-        return returns(Psci.INVALID_PARAMETERS)
+        return returns(call.host.no_such_cpu)
     refusal = call.host.entry_rule(call, entry_point_address)
     if refusal is not None:
         return returns(refusal)
@@ -235,7 +235,7 @@ def migrate_info_up_cpu(config: Config) -> Result:
     """
     trusted_os = config.host.trusted_os
     assert trusted_os is not None
-    return returns(config.mpidrs[trusted_os.vcpu])
+    return returns(config.mpidrs[trusted_os.vcpu] | trusted_os.mpidr_bits)
 
 
 def system_off(call: Call) -> Result:
@@ -263,11 +263,12 @@ def system_suspend(call: Call) -> Result:
     Returns DENIED unless all other CPUs are OFF, INVALID_ADDRESS for a bad entry; both only where the host checks. Otherwise
     it leaves to the VMM, registers as they are: x1 and x2 tell it where the caller resumes.
     """
-    if call.host.system_suspend_needs_others_off and not call.power.others_off(call.vcpu):
+    refused = call.host.entry_rule(call, call.args[0])
+    denied = call.host.system_suspend_needs_others_off and not call.power.others_off(call.vcpu)
+    if denied and (refused is None or not call.host.system_suspend_entry_first):
         return returns(Psci.DENIED)
-    refusal = call.host.entry_rule(call, call.args[0])
-    if refusal is not None:
-        return returns(refusal)
+    if refused is not None:
+        return returns(refused)
     return Result(None, Resume.EXIT, (SystemEvent(SystemEventType.SUSPEND),))
 
 
@@ -284,7 +285,7 @@ def system_reset2(call: Call) -> Result:
     Returns INVALID_PARAMETERS for a reserved reset_type.
     """
     reset_type = call.args[0] & MASK32
-    if reset_type != _SYSTEM_WARM_RESET and reset_type < _VENDOR_RESET_TYPES:
+    if reset_type != _SYSTEM_WARM_RESET and reset_type < _VENDOR_RESET_TYPES and not call.host.any_reset_type:
         return returns(Psci.INVALID_PARAMETERS)
     # x1 to x3 stay as they are, for the VMM to read (Linux arch/arm64/kvm/psci.c, kvm_psci_system_reset2).
     return _leave(call, SystemEventType.RESET, RESET_FLAG_PSCI_RESET2, padded=False)

@@ -9,7 +9,7 @@ from typing import Final
 
 from firmware.abi import PSCI_0_1, Version
 from firmware.host import Config
-from firmware.psci import cpu_off, cpu_on, has_trusted_os, migrate
+from firmware.psci import cpu_off, has_trusted_os, migrate
 from firmware.psci_suspend import cpu_suspend
 from firmware.table import Function, Service
 
@@ -20,14 +20,16 @@ def _rows(config: Config) -> tuple[Function, ...]:
         return ()
     # The arguments have the caller's width, so the IDs stand in the SMC64 column although their bit 30 says nothing.
     # fmt: off
-    return (
+    rows = (
         Function("CPU_SUSPEND", None, ids.cpu_suspend, PSCI_0_1, cpu_suspend,
                  ("power_state", "entry_point_address", "context_id")),
         Function("CPU_OFF",     None, ids.cpu_off,     PSCI_0_1, cpu_off, ("power_state",)),
-        Function("CPU_ON",      None, ids.cpu_on,      PSCI_0_1, cpu_on, ("target_cpu", "entry_point_address", "context_id")),
+        Function("CPU_ON",      None, ids.cpu_on,      PSCI_0_1, config.host.cpu_on_0_1,
+                 ("target_cpu", "entry_point_address", "context_id")),
         Function("MIGRATE",     None, ids.migrate,     PSCI_0_1, migrate, ("target_cpu",), present=has_trusted_os),
     )
     # fmt: on
+    return rows if config.host.discovers_0_1_ids else tuple(row._replace(discovered_by=()) for row in rows)
 
 
 NAMES: Final = ("CPU_SUSPEND", "CPU_OFF", "CPU_ON", "MIGRATE")

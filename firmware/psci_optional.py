@@ -39,7 +39,11 @@ def node_hw_state(call: Call) -> Result:
     Returns 0 (HW_ON), 1 (HW_OFF), 2 (HW_STANDBY), or INVALID_PARAMETERS for no such CPU or level. Our choices: a CPU is HW_ON from
     CPU_ON on, HW_STANDBY in a standby state, HW_OFF in a powerdown state; what is above has its most awake CPU's state.
     """
-    target_cpu, power_level = call.args[0], call.args[1] & MASK32
+    return call.host.hw_state_rule(call, call.args[0], call.args[1] & MASK32)
+
+
+def hw_state_of_every_level(call: Call, target_cpu: int, power_level: int) -> Result:
+    """Answer for a CPU and for what is above it, up to level 3."""
     if call.power.find(target_cpu) is None or power_level > HIGHEST_AFFINITY_LEVEL:
         return returns(Psci.INVALID_PARAMETERS)
     states = {_hw_state(call, vcpu) for vcpu in call.power.vcpus_of(target_cpu, power_level)}

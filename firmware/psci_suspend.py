@@ -22,6 +22,7 @@ class _Format(NamedTuple):
 
 
 _ORIGINAL: Final = _Format(0xFCFE_0000, 0x0001_0000)
+ORIGINAL_POWERDOWN: Final = _ORIGINAL.powerdown
 _EXTENDED: Final = _Format(0xB000_0000, 0x4000_0000)
 
 _ORIGINAL_LEVEL_SHIFT: Final = 24

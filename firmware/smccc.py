@@ -45,6 +45,18 @@ def spectre_v4_by_ssbd(mitigations: Mitigations) -> int:
     return answers.get(mitigations.ssbd_state, Smccc.NOT_SUPPORTED)
 
 
+def workaround_as_discovered(call: Call) -> Result:
+    """Do what ARCH_FEATURES promises, or refuse where it says NOT_SUPPORTED."""
+    if _workaround_features(call.name)(call.config, call.vcpu) == Smccc.NOT_SUPPORTED:
+        return returns(Smccc.NOT_SUPPORTED)
+    return workaround_unasked(call)
+
+
+def workaround_unasked(_call: Call) -> Result:
+    """Write no register, whatever ARCH_FEATURES says (TF-A services/arm_arch_svc, SMC_RET0)."""
+    return Result((), padded=False)
+
+
 def _needed_or_unaffected(state: str) -> int:
     return {"mitigated": 0, "unaffected": 1, "vulnerable": Smccc.NOT_SUPPORTED}[state]
 
@@ -76,9 +88,7 @@ def workaround(call: Call) -> Result:
     x1  enable  WORKAROUND_2 only: 0 off, 1 on
     Returns nothing, no register is written (TF-A services/arm_arch_svc, SMC_RET0); NOT_SUPPORTED where ARCH_FEATURES says so.
     """
-    if _workaround_features(call.name)(call.config, call.vcpu) == Smccc.NOT_SUPPORTED:
-        return returns(Smccc.NOT_SUPPORTED)
-    return Result((), padded=False)
+    return call.host.workaround_rule(call)
 
 
 def _workaround_features(name: str) -> Callable[[Config, int], int]:

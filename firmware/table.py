@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple, TypeVar
 
 from firmware.abi import FAST_CALL, MASK32, MASK64, SMCCC_1_3, SVE_HINT, Psci, Version
-from firmware.host import Call, Conduits, Config, Host, Result, returns
+from firmware.host import Answered, Call, Conduits, Config, Host, Result, returns
 from firmware.trap import Conduit, Reply, Resume
 
 Handler = Callable[[Call], Result]
@@ -108,18 +108,24 @@ class Table(NamedTuple):
     """Every answer over one conduit; `find` is all that a trap costs.
 
     mask       the bits of x0 that are looked up
+    default    the answer to an ID without an entry
     immediate  the answer to a call with a nonzero immediate, where the host looks at it
+    otherwise  in place of `default`, where the answer depends on the ID
     """
 
     mask: int
     entries: Mapping[int, Reply | Keyed | Live]
-    default: Reply
+    default: Reply | Live
     immediate: Reply | None = None
+    otherwise: Callable[[int], Reply | Live] | None = None
 
     def find(self, x0: int, x1: int, imm: int) -> Reply | Live:
         if imm and self.immediate is not None:
             return self.immediate
-        entry = self.entries.get(x0 & self.mask, self.default)
+        fid = x0 & self.mask
+        entry = self.entries.get(fid)
+        if entry is None:
+            return self.default if self.otherwise is None else self.otherwise(fid)
         if type(entry) is Keyed:
             return entry.answers.get(x1 & entry.mask, entry.default)
         assert not isinstance(entry, Keyed)
@@ -140,7 +146,7 @@ NOT_SERVED: Final = Reply(resume=Resume.UNDEF)
 
 def build(config: Config, services: tuple[Service, ...]) -> Tables:
     """Materialise every answer that `config` decides."""
-    served = {fid: function for function in _offered(config, services) for fid in function.fids}
+    served = {fid: function for function in _offered(config, services) for fid in function.fids if fid not in config.host.lacks}
     discovery = _discovery(config, services)
     common = {fid: _entry(config, discovery, fid, function) for fid, function in served.items()}
     common = with_hints(config, common)
@@ -153,12 +159,12 @@ def build(config: Config, services: tuple[Service, ...]) -> Tables:
             continue
         fast_path = _fast_path(config, services, conduit)
         if conduit in config.host.undispatched:
-            tables[conduit] = Table(MASK32, fast_path, config.host.undispatched[conduit])
+            tables[conduit] = Table(MASK32, fast_path, _answered(config.host, config.host.undispatched[conduit]))
             continue
         entries = {**common, **fast_path}
         refusal = config.host.immediates.get(conduit)
-        immediate = None if refusal is None else Reply(((0, refusal & MASK64),))
-        tables[conduit] = Table(config.host.function_id_mask, entries, default, immediate)
+        immediate = Reply(resume=refusal) if isinstance(refusal, Resume) else None if refusal is None else Reply(((0, refusal & MASK64),))
+        tables[conduit] = Table(config.host.function_id_mask, entries, default, immediate, _otherwise(config.host, conduit))
     return Tables(tables, served)
 
 
@@ -179,7 +185,7 @@ def encode(host: Host, result: Result, truncated: tuple[int, ...] | None = None)
         values = result.values
         if result.padded and len(values) < host.result_registers:
             values += (0,) * (host.result_registers - len(values))
-    regs = ((0, values[0] & MASK64),) if len(values) == 1 else tuple([(n, value & MASK64) for n, value in enumerate(values)])
+    regs = tuple([(n, value & (MASK64 if value >= 0 else host.status_mask)) for n, value in enumerate(values)])
     if truncated is not None:
         regs += tuple(enumerate(truncated, start=1))[max(len(values) - 1, 0) :]
     return Reply(regs, result.resume, result.effects)
@@ -191,7 +197,7 @@ def is_offered(config: Config, service: Service, function: Function) -> bool:
     return (
         function.name in service.serves(config.host)
         and version is not None
-        and version >= function.since
+        and (version >= function.since or function.name in config.host.early)
         and (function.bitmap is None or bool(config.bitmap(function.bitmap[0]) >> function.bitmap[1] & 1))
         and (function.present is None or function.present(config))
     )
@@ -205,17 +211,17 @@ def _offered(config: Config, services: Iterable[Service]) -> Iterable[Function]:
 
 
 def _only_at_el2(config: Config, function: Function) -> bool:
-    return function.name in config.host.at_el2
+    return config.host.at_el2_alone and function.name in config.host.at_el2
 
 
 def _refused(config: Config, services: Iterable[Service]) -> Mapping[int, Reply]:
     answer = encode(config.host, Result((Psci.NOT_SUPPORTED,)))
-    refused = {}
+    refused: dict[int, Reply] = {}
     for service in services:
         version = service.version(config)
         for function in service.functions(config):
             if version is not None and version >= function.since and function.name in service.refuses(config.host):
-                refused.update(dict.fromkeys(function.fids, answer))
+                refused.update((fid, answer) for fid in function.fids if fid not in config.host.lacks)
     return refused
 
 
@@ -253,9 +259,11 @@ def _discovery(config: Config, services: Iterable[Service]) -> Discovery:
         for service in services:
             for function in service.functions(config):
                 names = service.discovered_by if function.discovered_by is None else function.discovered_by
-                if discovery in names and is_offered(config, service, function):
+                deviates = config.host.deviation(discovery, function.name) is not None
+                if deviates or (discovery in names and is_offered(config, service, function)):
                     for fid in function.fids:
-                        found[fid] = _features(config, discovery, function)
+                        if fid not in config.host.lacks:
+                            found[fid] = _features(config, discovery, function)
         return found
 
     return known
@@ -304,3 +312,22 @@ def _fast_path(config: Config, services: Iterable[Service], conduit: Conduit) ->
     zeroed = {name: Reply(tuple((register, 0) for register in range(count))) for name, count in config.host.at_el2.items()}
     rows = (function for service in services for function in service.functions(config))
     return {fid: zeroed[row.name] for row in rows if row.name in zeroed for fid in row.fids}
+
+
+def _otherwise(host: Host, conduit: Conduit) -> Callable[[int], Reply | Live] | None:
+    rule = host.unknown_rule
+    return None if rule is None else lambda fid: _answered(host, rule(conduit, fid))
+
+
+def _answered(host: Host, decided: Reply | Answered) -> Reply | Live:
+    if isinstance(decided, Reply):
+        return decided
+    return encode(host, decided) if isinstance(decided, Result) else Live(_NAMELESS, decided, truncated=False)
+
+
+def _nothing(_call: Call) -> Result:
+    return Result(())
+
+
+# What stands for a function where a host works out its answer to an ID that has none.
+_NAMELESS: Final = Function("", None, None, Version(0, 0), _nothing)

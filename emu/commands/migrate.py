@@ -8,6 +8,7 @@ import dataclasses
 from emu import setup as words
 from emu.commands import Command
 from emu.commands.run import add_machine_options, add_version_options, inputs, setup_of
+from emu.hosts import host_of
 from emu.machine import Machine
 from emu.migrate import Moved, destination_of, move
 from emu.migrationtext import tell
@@ -15,7 +16,6 @@ from emu.outcome import ExitCode
 from emu.policyfile import policy_of
 from emu.session import Session, add_session_options, session
 from firmware.errors import UserError
-from firmware.hosts import host_named
 from firmware.migration import created
 from firmware.policy import DEFAULT_POLICY, POLICIES
 
@@ -46,9 +46,9 @@ def _migrate(options: argparse.Namespace) -> int:
     point = words.parse_until(setup.config, options.at)
     like = dataclasses.replace(setup.config, mitigations=(words.parse_host_cpu(options.to_cpu),))
     if options.conduit is None:
-        like = dataclasses.replace(like, conduits=words.parse_conduit(host_named(options.to).default_conduit.value)[1])
+        like = dataclasses.replace(like, conduits=words.parse_conduit(host_of(options.to).default_conduit.value)[1])
     asked = setup.config.offered if options.psci is not None else None
-    fresh = destination_of(like, host_named(options.to), policy, machine_type, asked)
+    fresh = destination_of(like, host_of(options.to), policy, machine_type, asked)
     with session(options, inputs(options), {}) as shown:
         machine = shown.start(setup)
         outcome = machine.run(point)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import sys
 from pathlib import Path
 
 from emu import setup as words
 from emu.commands import Command
 from emu.engine import CPU_MODELS
 from emu.files import protect, write
+from emu.hosts import remark_on
 from emu.machine import Machine
 from emu.memory import DEFAULT_RAM_BYTES, parse_size
 from emu.outcome import ExitCode
@@ -22,7 +24,7 @@ _FILES = ("kernel", "bios", "initrd", "dtb", "symbols")
 
 def add_firmware_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that say which firmware is meant."""
-    parser.add_argument("--host", default="spec", metavar="NAME", help="the host to be like (psci-emu hosts); default spec")
+    parser.add_argument("--host", default="spec", metavar="NAME", help="the host to be like (psci-emu hosts), or FILE.toml; default spec")
     add_version_options(parser)
 
 
@@ -80,6 +82,9 @@ def run(options: argparse.Namespace) -> int:
         started = setup.kernel is not None or setup.bios is not None
         write(dump, Machine(setup).board.device_tree if started else setup.device_tree(None))
         return ExitCode.OK
+    remark = remark_on(setup.config.host)
+    if remark is not None:
+        print(f"psci-emu: {remark}", file=sys.stderr)
     with session(options, inputs(options), {}) as shown:
         return shown.finish(shown.start(setup).run())
 

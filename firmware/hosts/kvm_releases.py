@@ -87,3 +87,10 @@ def _stable_row(name: str, asked: tuple[int, ...]) -> Host:
         f"host {name!r}: what this stable release took over from later ones is not known; "
         f"kvm-{asked[0]}.{asked[1]} is the release without, and of stable ones there are {known}"
     )
+
+
+def mainline_of(host: Host) -> Host | None:
+    """Return the mainline row that a stable release with backports departs from; None for any other host."""
+    if host not in _STABLE:
+        return None
+    return [row for row in RELEASES if row not in _STABLE and _number(row) <= _number(host)[:2]][-1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from firmware import psci, psci_suspend
-from firmware.abi import MASK64, PSCI_1_1, PowerState
+from firmware.abi import MASK64, PSCI_0_2, PSCI_1_1, PowerState
 from firmware.hosts.spec import SPEC
 
 QEMU_7: Final = (
@@ -60,4 +60,18 @@ QEMU_7: Final = (
         soc_id=None,
         cite="QEMU v7.2 target/arm/psci.c and arm-powerctl.c, arm_set_cpu_on",
     )
+)
+
+QEMU_6: Final = QEMU_7.evolve(
+    name="qemu-6",
+    summary="QEMU up to 6.2 under TCG, machine virt",
+    latest=PSCI_0_2,
+    versions=(PSCI_0_2,),
+    serves=QEMU_7.serves - {"PSCI_FEATURES"},
+    unknown=None,
+    refuses=frozenset({"MIGRATE"}),
+    refuses_0_1=frozenset({"MIGRATE"}),
+    lacks=frozenset({0xC400_0005}),
+    cite="QEMU v6.2 target/arm/psci.c, arm_is_psci_call and arm_handle_psci_call: 1.1 came with v7.0, and so did -1 for unknown IDs "
+    '(QEMU commit 3f37979bf5da ("arm: tcg: Adhere to SMCCC 1.3 section 5.2"), which commit 4825eaae4fdd had reverted)',
 )

@@ -22,7 +22,7 @@ from firmware.abi import (
     Psci,
     Version,
 )
-from firmware.host import Conduits, FunctionIds, Host
+from firmware.host import Conduits, FunctionIds, Host, StandardSecure
 from firmware.trap import Conduit
 
 # The IDs that KVM, QEMU, U-Boot and Jailhouse all use for 0.1 (Linux arch/arm64/include/uapi/asm/kvm.h, KVM_PSCI_FN_BASE).
@@ -81,10 +81,12 @@ SPEC: Final = Host(
     pending_seen_as=PowerState.ON_PENDING,
     target_rule=psci.target_by_mpidr,
     inherits_endianness=True,  # TF-A psci_get_ns_ep_info
+    cpu_on_0_1=psci.cpu_on,
     entry_rule=psci.entry_in_ram,
     affinity_rule=psci.every_affinity_level_as_word,
     suspend_rule=psci_suspend.suspend_as_asked,
     extended_state_id=False,  # choice: the original format, TF-A's default
+    hw_state_rule=psci_optional.hw_state_of_every_level,
     trusted_os=None,
     system_suspend_needs_capability=False,
     system_suspend_needs_others_off=True,
@@ -94,6 +96,9 @@ SPEC: Final = Host(
         "SMCCC_ARCH_WORKAROUND_2": smccc.spectre_v4_not_required,
         "SMCCC_ARCH_WORKAROUND_3": smccc.spectre_bhb_or_unaffected,
     },
+    workaround_rule=smccc.workaround_as_discovered,
+    # choice: 8b0f6a52-9c1d-4e37-8d64-3f0a7be2c915, revision 1.0. W0 of a UID must not be all ones: that is NOT_SUPPORTED.
+    standard_secure=StandardSecure((0x526A_0F8B, 0x374E_1D9C, 0x0A3F_648D, 0x15C9_E27B), (1, 0)),
     soc_id=(0x043B_0000, 0x0000_0000),  # choice: Arm's JEP-106 code (bank 4, 0x3B), part 0, revision 0
     soc_name="psci-emu spec",  # choice
     trng_uuid=(0x7073_6369, 0x2D65_4D75, 0x8000_7370, 0x6563_0001),  # choice

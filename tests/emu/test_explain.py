@@ -97,7 +97,7 @@ def test_releases_that_have_the_same_to_tell_are_told_as_one() -> None:
 
 
 def test_a_column_that_nobody_has_a_source_for_is_told_as_unknown() -> None:
-    assert "resets_in_cpu_on: unknown, modelled as yes" in explain("CPU_ON", "kvm-5.0")
+    assert "resets_in_cpu_on: unknown, modelled as True" in explain("CPU_ON", "kvm-5.0")
 
 
 def test_a_hosts_deviation_is_told_with_its_source() -> None:

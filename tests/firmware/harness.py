@@ -73,7 +73,8 @@ def call(
 def returned(host: str | Firmware, *values: int, effects: tuple[Effect, ...] = (), resume: Resume = Resume.NEXT) -> Reply:
     """Return the whole reply of a call that returns `values` from x0 on."""
     name = host if isinstance(host, str) else host.config.host.name
-    padded = values + (0,) * (RESULT_REGISTERS[name] - len(values))
+    registers = RESULT_REGISTERS.get(name, host_named(name).result_registers)
+    padded = values + (0,) * (registers - len(values))
     return Reply(tuple((register, value & MASK64) for register, value in enumerate(padded)), resume, effects)
 
 

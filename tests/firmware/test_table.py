@@ -158,17 +158,25 @@ def test_a_deviation_really_deviates(host: Host, deviation: Deviation) -> None:
     fids = [fid for fid, function in functions_by_id(make(host).config).items() if function.name == deviation.function]
 
     for fid in fids:
-        deviates, follows = (dict(call(make(each), discovery, fid).regs)[0] & MASK32 for each in (host, straight))
+        deviates, follows = (
+            dict(call(make(each), discovery, fid, conduit=host.default_conduit).regs)[0] & MASK32 for each in (host, straight)
+        )
         assert deviates == deviation.value & MASK32
         assert follows != deviates
 
 
 def test_the_list_of_deviations_is_complete() -> None:
     assert {(host.name, entry.discovery, entry.function, entry.value) for host in HOSTS.values() for entry in host.deviations} == {
-        (host.name, "SMCCC_ARCH_FEATURES", function, -1)
-        for host in HOSTS.values()
-        if host.name.startswith("kvm-") and host.smccc is not None
-        for function in ("SMCCC_VERSION", "SMCCC_ARCH_FEATURES")
+        *(
+            (host.name, "SMCCC_ARCH_FEATURES", function, -1)
+            for host in HOSTS.values()
+            if (host.name.startswith("kvm-") or host.name in ("firecracker", "crosvm", "xen")) and host.smccc is not None
+            for function in ("SMCCC_VERSION", "SMCCC_ARCH_FEATURES")
+        ),
+        ("jailhouse", "SMCCC_ARCH_FEATURES", "SMCCC_VERSION", -1),
+        ("hafnium-primary", "PSCI_FEATURES", "SMCCC_VERSION", 0x1_0002),
+        ("hafnium-primary", "PSCI_FEATURES", "CPU_SUSPEND", 1),
+        ("bao", "PSCI_FEATURES", "MIGRATE_INFO_TYPE", -1),
     }
 
 

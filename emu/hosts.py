@@ -1,0 +1,24 @@
+"""A host as a user names it: one of the modelled hosts, or a file of the user's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from firmware.host import Host
+from firmware.hosts import host_named
+
+
+def host_of(name: str) -> Host:
+    """Return the host of that name, or the one in that file (FILE.toml)."""
+    if not name.endswith(".toml"):
+        return host_named(name)
+    from emu.hostfile import read_host  # noqa: PLC0415  TOML, which a modelled host does not need
+
+    return read_host(Path(name))
+
+
+def remark_on(host: Host) -> str | None:
+    """Say what of a host is unknown, and what a guest gets there, or None."""
+    if not host.unknown_columns:
+        return None
+    return f"of host {host.name} it is unknown: {', '.join(sorted(host.unknown_columns))}; the guest gets what the host has before it"
