@@ -8,6 +8,7 @@ import re
 import textwrap
 import types
 from collections.abc import Callable, Iterable
+from itertools import groupby
 from typing import Any, Final, NamedTuple
 
 from emu.hosts import host_of
@@ -59,7 +60,9 @@ def explain(function: str, host: str | None = None) -> str:
         if row.name == name:
             forms.setdefault(_docstring(row), []).append((service, row))
     parts = [name, *(_form(form) for form in forms.values())]
-    parts.append("on the modelled hosts\n" + "\n".join(_indented(_on_host(each, name)) for each in shown))
+    # Releases that follow one another and have the same to tell are told as one.
+    alike = [(told, list(hosts)) for told, hosts in groupby(shown, lambda host: _on_host(host, name))]
+    parts.append("on the modelled hosts\n" + "\n".join(_indented(f"{_span(hosts):<10} {told}") for told, hosts in alike))
     return "\n\n".join(parts)
 
 
@@ -145,8 +148,12 @@ def _codes(results: str) -> Iterable[tuple[str, str]]:
 # ---- the hosts, by asking
 
 
+def _span(hosts: list[Host]) -> str:
+    return hosts[0].name if len(hosts) == 1 else f"{hosts[0].name} to {hosts[-1].name}"
+
+
 def _on_host(host: Host, name: str) -> str:
-    lines = [f"{host.name:<10} {_served(host, name)}"]
+    lines = [_served(host, name)]
     lines += [_wrapped("  ", line) for line in _rules(host, name)]
     for entry in host.deviations:
         if name in (entry.function, entry.discovery):
@@ -201,8 +208,10 @@ def _rules(host: Host, name: str) -> list[str]:
     lines = []
     for column in sorted(_columns_read(name)):
         own = getattr(host, column)
-        if own != getattr(SPEC, column):
-            lines.append(f"{column}: {_in_words(own)} ({host.sources.get(column, 'unknown; taken from the host before it')})")
+        if column in host.unknown_columns:
+            lines.append(f"{column}: unknown, modelled as {_in_words(own)}")
+        elif own != getattr(SPEC, column):
+            lines.append(f"{column}: {_in_words(own)} ({host.sources[column]})")
     truncates = name in host.truncates
     if truncates is not (name in SPEC.truncates) and any(row.fid32 is not None and row.args for row in _rows_named(host, name)):
         lines.append(f"truncates: {'yes' if truncates else 'no, an SMC32 call hands on whole X registers'} ({host.sources['truncates']})")

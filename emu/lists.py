@@ -67,9 +67,9 @@ def hosts() -> int:
     """List the modelled hosts."""
     rows = []
     for host in HOSTS.values():
-        offered = [str(version) for version in host.versions]
+        offered = dict.fromkeys((["0.1"] if host.offers_0_1 else []) + [str(version) for version in host.versions])
         smccc = "-" if host.smccc is None else str(host.smccc)
-        rows.append((host.name, ", ".join((["0.1"] if host.offers_0_1 else []) + offered), smccc, str(len(host.registers)), host.summary))
+        rows.append((host.name, ", ".join(offered), smccc, str(len(host.registers)), host.summary))
     show("host", "PSCI", "SMCCC", "registers", "what it is", rows=rows)
     return 0
 

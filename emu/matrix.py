@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from typing import Final, NamedTuple
 
+from emu.hosts import host_of
 from emu.migrate import destination_of
 from emu.policyfile import policy_of
 from emu.setup import guest_config
 from firmware.abi import PSCI_0_1, PSCI_VERSIONS, Version
 from firmware.errors import RegisterError, UserError, errno_name, unknown
 from firmware.host import Config, Mitigations
-from firmware.hosts import host_named as host_of
 from firmware.migration import Migration, created, plan
 from firmware.policy import Asks, Policy
 from firmware.view import WORKAROUNDS, View, view

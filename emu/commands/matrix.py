@@ -12,6 +12,7 @@ from multiprocessing import get_context
 from typing import Final, TextIO
 
 from emu.commands import Command
+from emu.hosts import host_of
 from emu.matrix import DEFAULT_GUEST, Answer, Case, Matrix, cases, check_guests, class_of, move_live
 from emu.matrixtext import as_json, as_markdown, as_text
 from emu.migrationtext import tell_registers, tell_views, verdicts
@@ -19,7 +20,7 @@ from emu.outcome import ExitCode
 from emu.policyfile import policy_of
 from emu.setup import parse_host_cpu, parse_positive
 from firmware.errors import UserError
-from firmware.hosts import HOSTS, host_named
+from firmware.hosts import HOSTS
 from firmware.policy import DEFAULT_POLICY, POLICIES
 
 _MOST_JOBS: Final = 256
@@ -53,7 +54,7 @@ def _matrix(options: argparse.Namespace) -> int:
     sources = _hosts("kvm" if options.sources is None else options.sources)
     destinations = sources if options.destinations is None else _hosts(options.destinations)
     if options.explain is not None:
-        sources, destinations = ([host_named(name).name] for name in options.explain)
+        sources, destinations = ([host_of(name).name] for name in options.explain)
         guests = [DEFAULT_GUEST] if guests is None else guests
     jobs = _jobs(options.jobs)
     work = Matrix()
@@ -92,7 +93,7 @@ def _explain(cells: dict[Case, Answer]) -> None:
             if side.config is None:
                 print(f"on {name} there is no such guest: {side.errno}{': ' if side.errno else ''}{side.refusal}")
         if answer.migration is not None:
-            tell_registers(answer.migration, host_named(case.destination))
+            tell_registers(answer.migration, host_of(case.destination))
             print()
             tell_views(answer.migration)
             print()
@@ -116,7 +117,7 @@ def _hosts(text: str) -> list[str]:
         elif part == "kvm":
             names += [name for name in HOSTS if name.startswith("kvm-")]
         else:
-            names.append(host_named(part).name)
+            names.append(host_of(part).name)
     return list(dict.fromkeys(names))
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from emu import setup as words
 from emu.commands import Command
+from emu.hosts import host_of
 from emu.lists import show
 from emu.memory import DEFAULT_RAM_BYTES, parse_size
 from emu.outcome import ExitCode
@@ -19,7 +20,7 @@ from emu.probe import Finding, Variant, first_divergence, groups, probe
 from emu.setup import Choices, make
 from firmware.errors import UserError, unknown
 from firmware.host import Host
-from firmware.hosts import HOSTS, host_named
+from firmware.hosts import HOSTS
 
 # The line with which Linux is done with bringing CPUs up; a guest that never says so runs to its end.
 _DONE = rb"SMP: Total of \d+ processors activated[^\n]*\n"
@@ -74,7 +75,7 @@ def _variants(options: argparse.Namespace) -> Iterator[Variant]:
     memory = DEFAULT_RAM_BYTES if options.memory is None else parse_size(options.memory)
     hosts = list(HOSTS) if options.hosts == "all" else list(dict.fromkeys(options.hosts.split(",")))
     for name in hosts:
-        host = host_named(name)
+        host = host_of(name)
         for version in _versions(host, options.psci):
             setup = make(Choices(host=name, psci=version, conduit=options.conduit, mpidrs=mpidrs, ram_bytes=memory))
             until = re.compile(_DONE) if options.until is None else words.parse_until(setup.config, options.until)
@@ -106,7 +107,7 @@ def _versions(host: Host, text: str) -> list[str]:
 
 def _named(place: str, variants: list[Variant]) -> Variant:
     name, colon, version = place.partition(":")
-    host = host_named(name)
+    host = host_of(name)
     known = {variant.psci: variant for variant in variants if variant.host == host.name}
     wanted = version if colon else str(host.latest)
     if wanted not in known:

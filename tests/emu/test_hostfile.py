@@ -176,39 +176,13 @@ def toml(value: Any) -> str:
     return json.dumps(value)
 
 
-RULES = [
-    name for column in ("affinity_rule", "suspend_rule", "unknown_rule", "workaround_answers", "target_rule") for name in rules(column)
-]
-MEANING = [
-    "none",
-    "UNDEF",
-    "hvc",
-    "smc",
-    "both",
-    "0.1",
-    "0.2",
-    "1.0",
-    "1.3",
-    "ON",
-    "DENIED",
-    "CPU_ON",
-    "PSCI_FEATURES",
-    "STD_BMAP",
-    "arm,psci-1.0",
-    "PSCI_VERSION",
-    "SMCCC_ARCH_WORKAROUND_1",
-    "add",
-    "remove",
-    "type",
-    "vcpu",
-    "uid",
-    "revision",
-    "calls",
-    "cpu-on",
-    "value",
-    "function",
-    "discovery",
-]
+RULE_COLUMNS = ("affinity_rule", "suspend_rule", "unknown_rule", "workaround_answers", "target_rule")
+RULES = [name for column in RULE_COLUMNS for name in rules(column)]
+MEANING = (
+    *("none", "UNDEF", "hvc", "smc", "both", "0.1", "0.2", "1.0", "1.3", "ON", "DENIED", "arm,psci-1.0"),
+    *("CPU_ON", "PSCI_FEATURES", "STD_BMAP", "PSCI_VERSION", "SMCCC_ARCH_WORKAROUND_1"),
+    *("add", "remove", "type", "vcpu", "uid", "revision", "calls", "cpu-on", "value", "function", "discovery"),
+)
 WORDS = st.sampled_from([*MEANING, *RULES])
 SHORT = st.text(st.characters(codec="ascii"), max_size=5)
 SCALARS = st.one_of(st.booleans(), st.integers(-(1 << 63), (1 << 63) - 1), st.integers(0, 8), WORDS, SHORT)
