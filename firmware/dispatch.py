@@ -181,6 +181,9 @@ def configuration(
     smccc  the SMCCC version, where the host has more than one
     Raises UserError (RegisterError with EINVAL where the host has the register) for a version the host does not offer.
     """
+    trusted_os = host.trusted_os
+    if trusted_os is not None and trusted_os.vcpu >= len(mpidrs):
+        raise UserError(f"the Trusted OS of host {host.name} sits on vCPU {trusted_os.vcpu}, and there are only {len(mpidrs)}")
     config = Config(
         host=host,
         mpidrs=mpidrs,

@@ -155,7 +155,7 @@ def test_an_unknown_command_is_refused_with_the_nearest(refuse: Refuse) -> None:
         (("guests", "probr"), "unknown guest 'probr'; did you mean prober?"),
         (("demo", "version"), "unknown demo 'version'; did you mean versions?"),
         (("regs", "-psci", "7"), "unknown PSCI version '7'; allowed: 0.1, 0.2, 1.0, 1.1, 1.2, 1.3, none"),
-        (("functions", "-host", "zen"), "unknown host 'zen'; known: "),
+        (("functions", "-host", "xenn"), "unknown host 'xenn'; did you mean xen?"),
         (("hosts", "spec"), "unrecognized arguments: spec"),
         (("run",), "nothing to run; give -kernel F or -bios F"),
         (("run", "-bios", "x", "-kernel", "y"), "-kernel and -bios exclude each other; give one of them"),
