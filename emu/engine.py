@@ -16,14 +16,14 @@ from __future__ import annotations
 import ctypes
 import mmap
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import unicorn
 from unicorn import arm64_const as arm64
 
 from emu.budget import Budget
-from emu.memory import Region
+from emu.memory import PAGE_BYTES, Region
 from emu.registers import (
     CNTHCTL_EL2,
     CPTR_EL3,
@@ -78,6 +78,7 @@ _FOUR: Final = ctypes.c_size_t(4)
 _PROT_READ: Final = ctypes.c_int(unicorn.UC_PROT_READ)
 _CP_REG: Final = ctypes.c_int(arm64.UC_ARM64_REG_CP_REG)
 _TLB_FLUSH: Final = ctypes.c_int(unicorn.UC_CTL_TLB_FLUSH | 0 << 26 | unicorn.UC_CTL_IO_WRITE << 30)
+_TB_REMOVE: Final = ctypes.c_int(unicorn.UC_CTL_TB_REMOVE_CACHE | 2 << 26 | unicorn.UC_CTL_IO_WRITE << 30)
 _MAP_NORESERVE: Final = getattr(mmap, "MAP_NORESERVE", 0)
 
 
@@ -221,6 +222,17 @@ class Engine:
         """Forget translated code: needed after the host wrote to memory that may hold some."""
         self.uc.ctl_flush_tb()
 
+    def forget(self, address: int, size_bytes: int) -> None:
+        """Forget the translated code of a range of virtual addresses, as the current vCPU sees them."""
+        library.uc_ctl(self.handle, _TB_REMOVE, ctypes.c_uint64(address), ctypes.c_uint64(address + size_bytes))
+
+    def executed_pages(self, address: int, size_bytes: int) -> tuple[int, ...]:
+        """Return the pages of a range of physical addresses from which anything has been executed."""
+        executed = self._stage_2.executed
+        if len(executed) < size_bytes // PAGE_BYTES:
+            return tuple(page for page in executed if address <= page < address + size_bytes)
+        return tuple(page for page in range(address, address + size_bytes, PAGE_BYTES) if page in executed)
+
     def read_virtual(self, address: int, size_bytes: int) -> bytes | None:
         """Read through the current vCPU's translation; None where that faults."""
         buffer = ctypes.create_string_buffer(size_bytes)
@@ -336,6 +348,18 @@ class Engine:
     def keep_current(self) -> None:
         """Bring the saved context of the current vCPU up to date."""
         library.uc_context_save(self.handle, self._contexts[self.current].context)
+
+    def contexts(self) -> tuple[bytes, ...]:
+        """Return every vCPU's context: this engine's own, and of no use to another."""
+        self.keep_current()
+        return tuple(ctypes.string_at(context.context, context.size) for context in self._contexts)
+
+    def set_contexts(self, contexts: Sequence[bytes], current: int) -> None:
+        """Give every vCPU a context back."""
+        for context, content in zip(self._contexts, contexts, strict=True):
+            ctypes.memmove(context.context, content, len(content))
+        self._load(self._contexts[current])
+        self.current = current
 
     def reset_current(self) -> None:
         """Give the current vCPU its power-on state."""

@@ -103,8 +103,8 @@ class Machine:
         self._is_running = False
         self.limits = Limits(setup)
         self._turns = Turns(self.clock, self.scheduler, self.limits, self._wake, self._unpark)
-        self.numbers = random.Random(setup.seed)
-        serve_system_registers(self.engine, self.clock, lambda: self.vcpus, self.numbers)
+        self.numbers: random.Random | None = None  # what answers RNDR, from the first time that is asked
+        serve_system_registers(self.engine, self.clock, lambda: self.vcpus, self._random_number)
         self._watch_call_points()
         self._power_on()
 
@@ -116,6 +116,15 @@ class Machine:
     @property
     def is_over(self) -> bool:
         return self._final is not None
+
+    def _random_number(self) -> int:
+        if self.numbers is None:
+            self.numbers = random.Random(self.setup.seed)
+        return self.numbers.getrandbits(64)
+
+    def open_again(self) -> None:
+        """Forget that the run is over."""
+        self._final = None
 
     @property
     def has_changes_to_come(self) -> bool:

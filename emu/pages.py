@@ -15,7 +15,7 @@ _PAGEMAP: Final = "/proc/self/pagemap"
 _ENTRY_BYTES: Final = 8
 _PRESENT_OR_SWAPPED: Final = 0xC0  # bits 63 and 62, in the entry's last byte (Linux Documentation/admin-guide/mm/pagemap.rst)
 _ENTRIES_AT_ONCE: Final = 1 << 16
-_ZERO_PAGE: Final = bytes(PAGE_BYTES)
+ZERO_PAGE: Final = bytes(PAGE_BYTES)
 
 
 def touched(buffer: mmap.mmap) -> Iterator[int]:
@@ -47,17 +47,9 @@ def at_power_on(segments: Sequence[Segment], address: int) -> bytes:
                 return content
             page = page or bytearray(PAGE_BYTES)
             page[start - address : end - address] = content
-    return bytes(page) if page else _ZERO_PAGE
+    return bytes(page) if page else ZERO_PAGE
 
 
-def changed(regions: Iterable[tuple[int, mmap.mmap]], segments: Sequence[Segment]) -> dict[int, bytes]:
-    """Return every page that is not as at power-on, by guest physical address."""
-    found = {}
-    for base, buffer in regions:
-        known = {base + offset for offset in touched(buffer)}
-        for address in sorted(known):
-            offset = address - base
-            page = buffer[offset : offset + PAGE_BYTES]
-            if page != at_power_on(segments, address):
-                found[address] = page
-    return found
+def changed(content: Iterable[tuple[int, bytes]], segments: Sequence[Segment]) -> dict[int, bytes]:
+    """Return every page that is not as at power-on, by guest physical address; `content` is all that may hold something."""
+    return {address: page for address, page in content if page != at_power_on(segments, address)}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 
-from emu.memory import MiB, Region
+from emu.memory import PAGE_BYTES, MiB, Region
+from emu.pages import ZERO_PAGE, touched
 
 
 class PhysicalMemory:
@@ -13,11 +14,33 @@ class PhysicalMemory:
 
     def __init__(self, regions: Iterable[tuple[Region, mmap.mmap]]) -> None:
         self._regions = tuple(regions)
+        self._behind: dict[int, frozenset[int]] = {}
 
     @property
     def buffers(self) -> tuple[tuple[int, mmap.mmap], ...]:
         """Each region's first guest physical address and its bytes."""
         return tuple((region.base, buffer) for region, buffer in self._regions)
+
+    def touched(self) -> Iterator[tuple[int, bytes]]:
+        """Yield every page that may hold something, in the order of addresses."""
+        for base, buffer in self.buffers:
+            offsets = {*touched(buffer), *self._behind.get(base, ())}
+            yield from ((base + offset, buffer[offset : offset + PAGE_BYTES]) for offset in sorted(offsets))
+
+    def put_behind(self, base: int, offsets: frozenset[int]) -> None:
+        """Remember which pages of a region hold something without having been touched: those of a file that is mapped there."""
+        self._behind[base] = offsets
+
+    def content(self) -> dict[int, bytes]:
+        """Return every page that is not zero, by guest physical address."""
+        return {address: page for address, page in self.touched() if page != ZERO_PAGE}
+
+    def replace(self, pages: Mapping[int, bytes]) -> None:
+        """Make these all that is not zero."""
+        for address in self.content().keys() - pages.keys():
+            self.write(address, ZERO_PAGE)
+        for address, page in pages.items():
+            self.write(address, page)
 
     def write(self, address: int, content: bytes) -> None:
         """Write; where there is no memory nothing is written, as on a bus."""

@@ -44,6 +44,7 @@ class Stage2:
         own = TABLES.base // GiB
         self._fill(0, [0 if index == own else index * GiB | _ATTRIBUTES | _XN | _BLOCK for index in range(_FIRST_LEVEL_ENTRIES)])
         self._used = _FIRST_LEVEL_ENTRIES
+        self.executed: set[int] = set()
 
     def _fill(self, start: int, descriptors: list[int]) -> None:
         self._descriptors[start : start + len(descriptors)] = memoryview(array("Q", descriptors))
@@ -51,8 +52,11 @@ class Stage2:
     def make_executable(self, address: int) -> None:
         """Let the page of a physical address be executed; the engine's TLB has to be flushed then.
 
+        `executed` has every such page.
+
         Where no tables are left, whatever the page is a part of becomes executable with it.
         """
+        self.executed.add(address & ~(PAGE_BYTES - 1))
         table = 0
         for level, shift in enumerate(_LEVEL_SHIFTS):
             slot = table + (address >> shift & (_ENTRIES - 1 if level else _FIRST_LEVEL_ENTRIES - 1))

@@ -62,7 +62,7 @@ class MachineState:
     instructions  how many have been granted
     seen          what told progress, and at how many instructions it last did (emu/limits.py)
     last, started, schedule  the scheduler's: who had the last turn, who was just started, the seeded draw
-    numbers       the draw that answers RNDR, None where it is at its beginning
+    numbers       the draw that answers RNDR, None while nobody asked
     entered       by vCPU: the vector last entered, and why
     pages         guest memory that is not as the loader leaves it, by guest physical address
     """
@@ -105,41 +105,49 @@ def capture(machine: Machine) -> MachineState:
         last=machine.scheduler.last,
         started=tuple(machine.scheduler.started),
         schedule=machine.scheduler.draw,
-        numbers=None if machine.numbers.getstate() == random.Random(machine.setup.seed).getstate() else machine.numbers.getstate(),
+        numbers=None if machine.numbers is None else machine.numbers.getstate(),
         vcpus=tuple(vcpus),
         current=current,
         console=ConsoleState(_uart_state(machine.console.uart), machine.console.kept, machine.console.printed_bytes),
         entered=dict(machine.exceptions.entered),
         system_event=machine.system_event,
-        pages=changed(machine.memory.buffers, machine.board.boot.segments),
+        pages=changed(machine.memory.touched(), machine.board.boot.segments),
     )
 
 
 def adopt(machine: Machine, state: MachineState, firmware: FirmwareState | None = None) -> None:
     """Make a machine of the same setup go on from a state; with `firmware`, from another host's."""
-    machine.firmware.restore(state.firmware if firmware is None else firmware)
-    machine.serve(machine.firmware)
+    adopt_beside(machine, state, state.firmware if firmware is None else firmware)
+    _restore_memory(machine, state.pages)
+    for index, vcpu in enumerate(state.vcpus):
+        machine.engine.switch(index)
+        architecture.write(machine.engine, machine.setup.cpu, vcpu.registers)
+    machine.engine.switch(state.current)
+
+
+def adopt_beside(machine: Machine, state: MachineState, firmware: FirmwareState) -> None:
+    """Adopt what a machine keeps beside memory and registers."""
+    machine.firmware.restore(firmware)
+    if machine.config is not machine.firmware.config:
+        machine.serve(machine.firmware)
+    machine.open_again()
     machine.clock.now_ns, machine.clock.traps = state.now_ns, state.traps
     machine.limits.instructions, machine.limits.seen = state.instructions, state.seen
     machine.scheduler.restore(state.last, state.started, state.schedule)
-    machine.numbers.seed(machine.setup.seed)
+    machine.numbers = None
     if state.numbers is not None:
+        machine.numbers = random.Random()
         machine.numbers.setstate(state.numbers)
     machine.console.uart = _uart_of(state.console.uart)
     machine.console.kept, machine.console.printed_bytes = state.console.kept, state.console.printed_bytes
     machine.exceptions.entered = dict(state.entered)
     machine.system_event = state.system_event
-    _restore_memory(machine, state.pages)
-    for index, vcpu in enumerate(state.vcpus):
-        machine.engine.switch(index)
-        architecture.write(machine.engine, machine.setup.cpu, vcpu.registers)
-        machine.vcpus[index] = _vcpu_of(vcpu)
-    machine.engine.switch(state.current)
+    machine.vcpus[:] = [_vcpu_of(vcpu) for vcpu in state.vcpus]
 
 
 def _restore_memory(machine: Machine, pages: dict[int, bytes]) -> None:
     segments = machine.board.boot.segments
-    for address in changed(machine.memory.buffers, segments).keys() - pages.keys():
+    for address in changed(machine.memory.touched(), segments).keys() - pages.keys():
         machine.memory.write(address, at_power_on(segments, address))
     for address, page in pages.items():
         assert len(page) == PAGE_BYTES

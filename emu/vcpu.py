@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -73,18 +72,18 @@ def standstill(vcpus: Sequence[Vcpu], states: Sequence[PowerState]) -> str:
     )
 
 
-def serve_system_registers(engine: Engine, clock: Clock, vcpus: Callable[[], Sequence[Vcpu]], numbers: random.Random) -> None:
+def serve_system_registers(engine: Engine, clock: Clock, vcpus: Callable[[], Sequence[Vcpu]], number: Callable[[], int]) -> None:
     """Serve what the engine would answer from the host: counters and EL1 timers on virtual time, and no random numbers.
 
     The engine drops timer writes and counts host time. FEAT_RNG (-cpu max) is hidden; a guest that reads RNDR all the same gets
-    `numbers`.
+    `number`.
     """
     readers: dict[SystemRegister, Callable[[], int]] = {
         _CNTPCT: clock.read_counter,
         _CNTVCT: clock.read_counter,
         _ID_AA64ISAR0_EL1: lambda: engine.system_register(_ID_AA64ISAR0_EL1) & ~_ISAR0_RNDR,
-        _RNDR: lambda: numbers.getrandbits(64),
-        _RNDRRS: lambda: numbers.getrandbits(64),
+        _RNDR: number,
+        _RNDRRS: number,
     }
     writers: dict[SystemRegister, Callable[[int], None]] = {}
     for crm, of in _TIMER_CRM.items():

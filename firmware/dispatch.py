@@ -152,9 +152,9 @@ class Firmware:
         )
 
     def restore(self, state: FirmwareState) -> None:
-        config = dataclasses.replace(self.config, version=state.version, psci_0_2=state.psci_0_2, bitmaps=state.bitmaps)
-        if config != self.config:
-            self.configure(config)
+        config = self.config
+        if (state.version, state.psci_0_2, state.bitmaps) != (config.version, config.psci_0_2, config.bitmaps):
+            self.configure(dataclasses.replace(config, version=state.version, psci_0_2=state.psci_0_2, bitmaps=state.bitmaps))
         self.power.restore(state.power)
         self.entropy = Entropy(*state.entropy)
         self.has_run = state.has_run

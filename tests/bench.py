@@ -1,6 +1,6 @@
 """`make bench`: the figures that the README quotes, as ratios of medians within one run.
 
-    python -m tests.bench [trap] [start] [linux]
+    python -m tests.bench [trap] [start] [linux] [restore]
 
 Machines are noisy, so nothing here passes or fails: variants take turns, and only ratios are worth quoting.
 """
@@ -21,13 +21,15 @@ from typing import Final
 import unicorn
 from unicorn import arm64_const as arm64
 
+from emu.checkpoint import Checkpoint
 from emu.engine import Engine
-from emu.memory import Region
+from emu.memory import MiB, Region
 from emu.scheduler import Clock
 from emu.trap import TrapPath
 from firmware.dispatch import Firmware, configuration
 from firmware.hosts import host_named
 from guests import elf_path
+from tests.flat import SCRATCH, machine_of, move32
 
 _ROUNDS: Final = 9
 _LOOPS: Final = 4_000
@@ -47,18 +49,13 @@ _MIX: Final = (
 )
 
 
-def _move32(register: int, value: int) -> list[int]:
-    high, low = 0x52A0_0000 | value >> 16 << 5 | register, 0x7280_0000 | (value & 0xFFFF) << 5 | register
-    return [high, low]
-
-
 def _program(calls: tuple[tuple[int, int | None], ...]) -> bytes:
     """Make the calls x9 times, then spin."""
     words: list[int] = []
     for fid, argument in calls:
-        words += _move32(0, fid)
+        words += move32(0, fid)
         if argument is not None:
-            words += _move32(1, argument)
+            words += move32(1, argument)
         words.append(0xD400_0002)  # hvc #0
     words.append(0xF100_0529)  # subs x9, x9, #1
     words.append(0x5400_0001 | (-len(words) & 0x7FFFF) << 5)  # b.ne to the start
@@ -220,7 +217,48 @@ def _to_line(command: list[str], environment: dict[str, str], line: bytes) -> by
     return printed
 
 
-_BENCHMARKS: Final = {"trap": trap, "start": start, "linux": linux}
+_PAGES_TOUCHED: Final = 16  # and the page of the code
+_CALLS: Final = 19  # and SYSTEM_OFF
+_LOOPS_BETWEEN: Final = 630  # three instructions each
+_EXECUTIONS: Final = 2_000
+
+
+def _touching() -> list[int]:
+    """Touch pages, make calls, loop, and switch off: about 2000 instructions."""
+    words = [*move32(9, SCRATCH)]
+    words += [0xF900_0129, 0x9140_0529] * _PAGES_TOUCHED  # str x9, [x9]; add x9, x9, #1, lsl #12
+    for number in range(_CALLS):
+        fid, argument = _MIX[number % len(_MIX)]
+        words += [*move32(0, fid), *([] if argument is None else move32(1, argument)), 0xD400_0002]
+    words += [*move32(11, _LOOPS_BETWEEN), 0x9100_0529, 0xF100_056B, 0x54FF_FFC1]  # add x9, x9, #1; subs x11, x11, #1; b.ne
+    return [*words, *move32(0, 0x8400_0008), 0xD400_0002]
+
+
+def restore() -> None:
+    """Put a machine back and run it again, contents verified before and after; CPU time, in units of a trap of the same run too."""
+    run = _ours()
+    for ram_bytes in (2 * MiB, 64 * MiB):
+        machine = machine_of(_touching(), ram_bytes)
+        machine.step(1)
+        before, kept = machine.snapshot(), Checkpoint(machine)
+        taken: dict[str, list[float]] = {"execution": [], "trap": []}
+        for _ in range(_ROUNDS):
+            started = time.thread_time()
+            for _ in range(_EXECUTIONS):
+                assert machine.run().sentence == "system off"
+                kept.restore()
+            taken["execution"].append((time.thread_time() - started) / _EXECUTIONS)
+            started = time.thread_time()
+            run()
+            taken["trap"].append((time.thread_time() - started) / (_LOOPS * len(_MIX)))
+        assert machine.snapshot() == before
+        execution, trap_ = (statistics.median(seconds) for seconds in taken.values())
+        rate = f"{1 / execution:8,.0f} executions/s"
+        print(f"restore, {ram_bytes >> 20:2} MiB: {rate}, {execution * 1e6:5.0f} us each, as long as {execution / trap_:.0f} traps")
+    print()
+
+
+_BENCHMARKS: Final = {"trap": trap, "start": start, "linux": linux, "restore": restore}
 
 
 def main(names: list[str]) -> int:

@@ -1,0 +1,135 @@
+"""Going back to an instant, again and again: the same run each time, at the cost of what was touched."""
+
+from __future__ import annotations
+
+import dataclasses
+import struct
+from typing import Final
+
+import pytest
+
+from emu import checkpoint
+from emu.checkpoint import Checkpoint
+from emu.machine import Machine
+from emu.memory import MiB
+from emu.pristine import PristineError
+from emu.setup import Choices, make
+from guests import catalogue
+from tests import real
+from tests.emu.test_snapshot import finished, setup_of, undisturbed, watched
+from tests.flat import CODE, SCRATCH, machine_of, move32
+
+GUESTS: Final = catalogue()
+
+
+SYSTEM_OFF: Final = [*move32(0, 0x8400_0008), 0xD400_0002]
+
+# Runs an instruction, makes another one of it, runs it again; what each gave is stored.
+PATCHES_ITSELF: Final = [
+    *move32(9, SCRATCH),
+    *move32(10, CODE + 5 * 4),
+    0xD280_000B,  # movz x11, #0
+    0xD280_0021,  # movz x1, #1: becomes movz x1, #2
+    0xF82B_6921,  # str x1, [x9, x11]
+    0xB500_00CB,  # cbnz x11, over the rest
+    0xD280_010B,  # movz x11, #8
+    *move32(12, 0xD280_0041),
+    0xB900_014C,  # str w12, [x10]
+    0x17FF_FFF9,  # b back to the instruction that is another one now
+    0xD503_201F,
+    *SYSTEM_OFF,
+]
+
+
+def stored(machine: Machine) -> tuple[int, ...]:
+    content = machine.memory.read(SCRATCH, 16)
+    assert content is not None
+    return struct.unpack("<2Q", content)
+
+
+def test_a_guest_that_patches_itself_finds_its_code_as_it_was() -> None:
+    machine = machine_of(PATCHES_ITSELF)
+    machine.step(1)
+    kept = Checkpoint(machine)
+
+    for _ in range(5):
+        assert machine.run().sentence == "system off"
+        assert stored(machine) == (1, 2)
+        kept.restore()
+        assert stored(machine) == (0, 0)
+
+
+@pytest.mark.parametrize("ram_bytes", [2 * MiB, 64 * MiB], ids=lambda size: f"{size >> 20} MiB")
+def test_memory_is_as_it_was_whatever_was_written(ram_bytes: int) -> None:
+    pages = 24
+    touch = [0xF900_0129, 0x9140_0529]  # str x9, [x9]; add x9, x9, #1, lsl #12
+    machine = machine_of([*move32(9, SCRATCH), *(touch * pages), *SYSTEM_OFF], ram_bytes)
+    machine.step(1)
+    before = machine.snapshot()
+    kept = Checkpoint(machine)
+
+    for _ in range(4):
+        machine.run()
+        assert machine.memory.read(SCRATCH + (pages - 1) * 0x1000, 8) == struct.pack("<Q", SCRATCH + (pages - 1) * 0x1000)
+        kept.restore()
+        assert machine.snapshot() == before
+
+
+@pytest.mark.parametrize("host", ["spec", "kvm-6.12", "kvm-4.18"])
+@pytest.mark.parametrize("guest", GUESTS)
+def test_a_guest_runs_the_same_each_time_it_is_put_back(guest: str, host: str) -> None:
+    setup = setup_of(guest, host)
+    expected = undisturbed(setup)
+    run = watched(setup)
+    run.machine.step(None)
+    if run.machine.is_over:
+        pytest.skip("it ends in its first turn")
+    kept, seen, printed = Checkpoint(run.machine), len(run.seen), len(run.printed)
+
+    for _ in range(3):
+        assert finished(run) == expected
+        kept.restore()
+        del run.seen[seen:], run.printed[printed:]
+
+
+def test_a_version_that_was_changed_is_what_it_was() -> None:
+    machine = Machine(setup_of("version-loop", "kvm-6.12"))
+    machine.step(1)
+    kept = Checkpoint(machine)
+    machine.set_one_reg(0x6030_0000_0014_0000, 0x2)
+
+    kept.restore()
+
+    assert machine.firmware.get_one_reg(0x6030_0000_0014_0000) == 0x1_0001
+    assert str(machine.config.offered) == "1.1"
+
+
+def test_a_linux_kernel_with_its_mmu_on_is_put_back() -> None:
+    setup = dataclasses.replace(make(Choices(host="kvm-6.12")), kernel=real.kernel(), append="earlycon", max_insns=30_000_000)
+    expected = undisturbed(setup)
+    run = watched(setup)
+    while run.machine.clock.traps < 3:
+        assert run.machine.step(None) is None
+    kept, seen, printed = Checkpoint(run.machine), len(run.seen), len(run.printed)
+
+    for _ in range(2):
+        assert finished(run) == expected
+        kept.restore()
+        del run.seen[seen:], run.printed[printed:]
+
+
+def test_where_the_host_does_not_tell_about_pages_every_page_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_arguments: object) -> None:
+        raise PristineError("not here")
+
+    monkeypatch.setattr(checkpoint, "Pristine", refuse)
+    machine = machine_of(PATCHES_ITSELF)
+    machine.step(1)
+    before = machine.snapshot()
+    kept = Checkpoint(machine)
+
+    for _ in range(2):
+        assert machine.run().sentence == "system off"
+        assert stored(machine) == (1, 2)
+        kept.restore()
+        assert machine.snapshot() == before
