@@ -11,11 +11,11 @@ import pytest
 
 from emu.outcome import ExitCode
 from firmware.hosts import HOSTS
+from firmware.hosts.kvm_releases import RELEASES
 from guests import Guest
 from tests.guests.test_on_hosts import GUESTS, OFFERS, run
 
-KVM: Final = [name for name in HOSTS if name.startswith("kvm-")]
-OTHERS: Final = [name for name in HOSTS if name not in OFFERS and name not in KVM]
+OTHERS: Final = [name for name, host in HOSTS.items() if name not in OFFERS and host not in RELEASES]
 
 # What a guest cannot do there, by host: the guests that need it end as they say here, all others as the catalogue says.
 CONTEXT_LOST: Final = dict.fromkeys(("rendezvous", "off-on-again", "affinity-levels", "reset", "smc32-cpu-on"), 1) | {
