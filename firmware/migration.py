@@ -192,6 +192,9 @@ def _state(name: str, mitigations: Mitigations) -> str:
 
 
 def _losses(before: View, after: View, config: Config) -> tuple[Loss, ...]:
+    # What a guest was never led to, it does not lose, though a call past all rules may have been answered.
+    if not before.leads_to_mitigations:
+        return ()
     losses = []
     for name in WORKAROUNDS:
         pairs = zip(before.workaround(name), after.workaround(name), strict=True)
