@@ -16,6 +16,7 @@ from firmware.abi import PSCI_0_1, Psci, Smccc, Trng, Version
 from firmware.dispatch import check_function_name, configuration, rows
 from firmware.host import Config, Host
 from firmware.hosts import HOSTS
+from firmware.hosts.kvm_releases import RELEASES
 from firmware.hosts.spec import SPEC
 from firmware.table import Constant, Function, Query, Service, is_offered
 
@@ -61,7 +62,8 @@ def explain(function: str, host: str | None = None) -> str:
             forms.setdefault(_docstring(row), []).append((service, row))
     parts = [name, *(_form(form) for form in forms.values())]
     # Releases that follow one another and have the same to tell are told as one.
-    alike = [(told, list(hosts)) for told, hosts in groupby(shown, lambda host: _on_host(host, name))]
+    # Releases of one thing that have the same to tell are told as one; what else is alike is so by chance.
+    alike = [(told, list(hosts)) for (told, _), hosts in groupby(shown, lambda host: (_on_host(host, name), _series(host)))]
     parts.append("on the modelled hosts\n" + "\n".join(_indented(f"{_span(hosts):<10} {told}") for told, hosts in alike))
     return "\n\n".join(parts)
 
@@ -146,6 +148,10 @@ def _codes(results: str) -> Iterable[tuple[str, str]]:
 
 
 # ---- the hosts, by asking
+
+
+def _series(host: Host) -> str:
+    return "KVM" if host in RELEASES else host.name
 
 
 def _span(hosts: list[Host]) -> str:

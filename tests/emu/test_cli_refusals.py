@@ -49,7 +49,7 @@ UNKNOWN_FUNCTION: Final = "unknown function 'CPU_ONN'; did you mean CPU_ON?"
 NOT_A_NUMBER: Final = "is not a number from 0 to 0xffffffffffffffff"
 
 SENTENCES: Final[dict[tuple[str, ...], str]] = {
-    ("-host", "kvm6.11"): "unknown host 'kvm6.11'; did you mean kvm-6.12?",
+    ("-host", "kvm6.11"): "unknown host 'kvm6.11'; did you mean kvm-6.15?",
     ("-host", "kvm-9.99"): "host 'kvm-9.99' is not known; KVM/arm64 is known from kvm-3.11 to kvm-7.0",
     ("-host-cpu", "spectre-v5=mitigated"): "unknown CPU property 'spectre-v5=mitigated'; did you mean spectre-v4?",
     ("-host-cpu", "spectre-v2=cured"): "'spectre-v2=cured': spectre-v2 is one of unaffected, mitigated, vulnerable",
