@@ -10,23 +10,31 @@ with Machine(kernel="guests/elf/race.elf", smp=5, host="kvm-6.12", psci="0.2") a
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from emu import machine, setup
+from emu import machine, setup, snapshot
+from emu.checkpoint import Checkpoint
+from emu.hosts import host_of
 from emu.memory import DEFAULT_RAM_BYTES, parse_size
+from emu.migrate import destination_of, move
 from emu.observer import Observer
 from emu.outcome import Outcome
+from emu.policyfile import policy_of
 from emu.registers import REGISTERS
+from emu.snapshot import Snapshot
 from emu.symbols import Symbols
 from emu.trap import Record
 from firmware.abi import MASK64, PowerState
 from firmware.dispatch import check_function_name
 from firmware.errors import UserError, unknown
 from firmware.fwregs import BY_NAME
+from firmware.migration import Migration
+from firmware.policy import DEFAULT_POLICY
 from firmware.trap import Conduit, Reply, Trap
 
 Path_ = str | os.PathLike[str]
@@ -119,9 +127,9 @@ def _range(where: Any) -> tuple[int, int]:
 
 
 class _Calls(Observer):
-    def __init__(self, inner: machine.Machine) -> None:
+    def __init__(self, inner: machine.Machine, seen: list[Call]) -> None:
         self._inner = inner
-        self.seen: list[Call] = []
+        self.seen = seen
 
     def call(self, record: Record) -> None:
         trap = record.trap
@@ -188,11 +196,25 @@ class Machine:
             rest=rest,
         )
         self._text = bytearray()
-        self._inner = machine.Machine(setup.make(choices), output=self._text.extend, typed=typed)
-        self._calls = _Calls(self._inner)
-        self._inner.observe(self._calls, calls=None)
-        self.cpu = tuple(Cpu(self._inner, vcpu) for vcpu in range(len(self._inner.vcpus)))
-        self.memory = Memory(self._inner)
+        self._typed = typed
+        self._seen: list[Call] = []
+        self._control(machine.Machine(setup.make(choices), output=self._text.extend, typed=typed))
+
+    def _control(self, inner: machine.Machine) -> None:
+        self._inner = inner
+        inner.observe(_Calls(inner, self._seen), calls=None)
+        self.cpu = tuple(Cpu(inner, vcpu) for vcpu in range(len(inner.vcpus)))
+        self.memory = Memory(inner)
+
+    @classmethod
+    def load(cls, path: Path_) -> Self:
+        """Return a machine that goes on from a snapshot's file; raise InputError for a file that is none."""
+        kept = snapshot.read(Path(path))
+        self = cls.__new__(cls)
+        self._text, self._typed, self._seen = bytearray(), lambda _limit: b"", []
+        self._control(machine.Machine(kept.setup, output=self._text.extend))
+        self._inner.restore(kept.state)
+        return self
 
     def __enter__(self) -> Self:
         return self
@@ -224,12 +246,47 @@ class Machine:
             raise UserError(f"step takes at least 1 instruction, not {instructions}")
         return self._inner.step(instructions)
 
+    # ---- keeping and moving
+
+    def snapshot(self) -> Snapshot:
+        """Return the whole machine as it is, between two turns; what it has printed is not taken back by `restore`."""
+        return snapshot.take(self._inner)
+
+    def restore(self, kept: Snapshot) -> None:
+        """Go on from a snapshot of this machine's."""
+        self._inner.restore(kept.state)
+
+    def checkpoint(self) -> Checkpoint:
+        """Return an instant to go back to many times, by its `restore`, at the cost of what was touched since."""
+        return Checkpoint(self._inner)
+
+    def migrate(
+        self, host: str, policy: str = DEFAULT_POLICY, *, machine_type: str | None = None, host_cpu: str | None = None
+    ) -> Migration:
+        """Move the guest to another host and go on there; where that is refused, go on here.
+
+        policy        a name (firmware/policy.py), or a TOML file
+        machine_type  one of the policy's; the first of them if left out
+        host_cpu      what the destination's CPU needs and has, as -host-cpu
+        """
+        by, destination = policy_of(policy), host_of(host)
+        like = dataclasses.replace(
+            self._inner.config,
+            mitigations=(setup.parse_host_cpu(host_cpu),),
+            conduits=frozenset({destination.default_conduit}),
+        )
+        fresh = destination_of(like, destination, by, by.machine_type(machine_type), None)
+        moved = move(self._inner, fresh, by, output=self._text.extend, typed=self._typed)
+        if moved.machine is not None:
+            self._control(moved.machine)
+        return moved.migration
+
     # ---- looking
 
     @property
     def calls(self) -> list[Call]:
         """Every call so far."""
-        return self._calls.seen
+        return self._seen
 
     @property
     def console(self) -> str:

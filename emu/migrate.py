@@ -50,5 +50,5 @@ def move(
     state = machine.snapshot()
     setup = dataclasses.replace(machine.setup_as_it_is, config=migration.config)
     destination = Machine(setup, output=output, typed=typed)
-    adopt(destination, state, carried(state.firmware, migration.config))
+    adopt(destination, state, carried(state.firmware, machine.config.host, migration.config))
     return Moved(migration, destination)

@@ -22,6 +22,7 @@ import msgspec
 
 from emu import architecture, tracefile
 from emu.engine import CPU_MODELS
+from emu.files import replace
 from emu.loader import Boot, Kind, Segment, read_file
 from emu.machine import Machine
 from emu.memory import FLASH, MAX_RAM_BYTES, MIN_RAM_BYTES, PAGE_BYTES, PVTIME, RAM_BASE, GiB, MiB, Region, ram
@@ -234,6 +235,11 @@ class Snapshot:
     def __init__(self, setup: Setup, state: MachineState) -> None:
         self.setup = setup
         self.state = state
+
+    def save(self, path: Path) -> None:
+        """Write the file, whole or not at all; raise UserError where that cannot be."""
+        assert self.setup.boot is not None
+        replace(path, parts(self.setup, self.setup.boot, self.state))
 
 
 def take(machine: Machine) -> Snapshot:

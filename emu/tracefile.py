@@ -26,7 +26,7 @@ import msgspec
 
 from emu.hosts import host_of
 from firmware.abi import PowerState, Version
-from firmware.dispatch import FirmwareState
+from firmware.dispatch import FirmwareState, check_trusted_os
 from firmware.errors import InputError
 from firmware.host import SPECTRE_STATES, SSBD_STATES, Config, Mitigations
 from firmware.power import PowerSnapshot, Statistics, Suspension
@@ -212,9 +212,19 @@ def header(config: Config, seed: int, device_tree: bytes) -> Header:
 
 
 def config_of(line: Header) -> Config:
-    """Return the configuration a header tells of; raise UserError for a host that does not exist."""
+    """Return the configuration a header tells of; raise UserError for a host that does not exist, ValueError for what means nothing."""
+    for each in line.mitigations:
+        states = (each.spectre_v2, each.spectre_v4, each.spectre_bhb)
+        if not set(states) <= set(SPECTRE_STATES):
+            raise ValueError(f"mitigations {states} are not among {SPECTRE_STATES}")
+        if each.ssbd not in (None, *SSBD_STATES):
+            raise ValueError(f"ssbd {each.ssbd!r} is not among {SSBD_STATES}")
+    if len(set(line.mpidrs)) != len(line.mpidrs):
+        raise ValueError("two CPUs have the same MPIDR")
+    host = host_of(line.host)
+    check_trusted_os(host, len(line.mpidrs))
     return Config(
-        host=host_of(line.host),
+        host=host,
         version=Version(*line.version),
         psci_0_2=line.psci_0_2,
         smccc=None if line.smccc is None else Version(*line.smccc),
@@ -384,14 +394,6 @@ def _check(line: Line) -> None:
     """Raise ValueError or KeyError for a line whose fields do not mean anything."""
     if isinstance(line, Header):
         b64decode(line.device_tree, validate=True)
-        for each in line.mitigations:
-            states = (each.spectre_v2, each.spectre_v4, each.spectre_bhb)
-            if not set(states) <= set(SPECTRE_STATES):
-                raise ValueError(f"mitigations {states} are not among {SPECTRE_STATES}")
-            if each.ssbd not in (None, *SSBD_STATES):
-                raise ValueError(f"ssbd {each.ssbd!r} is not among {SSBD_STATES}")
-        if len(set(line.mpidrs)) != len(line.mpidrs):
-            raise ValueError("two CPUs have the same MPIDR")
         config_of(line)
     elif isinstance(line, Resumed):
         firmware_of(line.firmware, config_of(line.config))

@@ -181,9 +181,7 @@ def configuration(
     smccc  the SMCCC version, where the host has more than one
     Raises UserError (RegisterError with EINVAL where the host has the register) for a version the host does not offer.
     """
-    trusted_os = host.trusted_os
-    if trusted_os is not None and trusted_os.vcpu >= len(mpidrs):
-        raise UserError(f"the Trusted OS of host {host.name} sits on vCPU {trusted_os.vcpu}, and there are only {len(mpidrs)}")
+    check_trusted_os(host, len(mpidrs))
     config = Config(
         host=host,
         mpidrs=mpidrs,
@@ -199,6 +197,12 @@ def configuration(
     if "PSCI_VERSION" not in host.registers:
         raise UserError(f"host {host.name} has no version register: PSCI {host.latest} is all it offers, not {psci}")
     return fwregs.BY_NAME["PSCI_VERSION"].set(config, psci.word, False)
+
+
+def check_trusted_os(host: Host, vcpus: int) -> None:
+    """Raise UserError for a machine without the vCPU that the host's Trusted OS sits on."""
+    if host.trusted_os is not None and host.trusted_os.vcpu >= vcpus:
+        raise UserError(f"the Trusted OS of host {host.name} sits on vCPU {host.trusted_os.vcpu}, and there are only {vcpus}")
 
 
 def _smccc(host: Host, smccc: Version | None) -> Version | None:

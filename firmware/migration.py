@@ -113,9 +113,16 @@ _ENOENT: Final = 2
 _OF_THE_VM: Final = ("conduits", "ram", "pv_time_base", "wall_clock_ns", "mitigations", "capabilities", "el2_fast_path")
 
 
-def carried(state: FirmwareState, config: Config) -> FirmwareState:
-    """Return the firmware's state as it arrives on a destination that took the registers."""
-    return dataclasses.replace(state, version=config.version, psci_0_2=config.psci_0_2, bitmaps=config.bitmaps)
+def carried(state: FirmwareState, source: Host, config: Config) -> FirmwareState:
+    """Return the firmware's state as it arrives on a destination that took the registers.
+
+    What waits for a vCPU's entry travels in its registers, where the source's host brings them up to date before they are read.
+    """
+    power = state.power
+    if not source.access_applies_reset:
+        # Only what CPU_SUSPEND left behind is not a reset; no such host has it.
+        power = power._replace(pending=(None,) * len(power.pending))
+    return dataclasses.replace(state, version=config.version, psci_0_2=config.psci_0_2, bitmaps=config.bitmaps, power=power)
 
 
 # ---- the move
@@ -185,6 +192,9 @@ def _state(name: str, mitigations: Mitigations) -> str:
 
 
 def _losses(before: View, after: View, config: Config) -> tuple[Loss, ...]:
+    # What a guest was never led to, it does not lose, though a call past all rules may have been answered.
+    if not before.leads_to_mitigations:
+        return ()
     losses = []
     for name in WORKAROUNDS:
         pairs = zip(before.workaround(name), after.workaround(name), strict=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from firmware.abi import MASK32, Version
+from firmware.abi import MASK32, PSCI_1_0, Version
 from firmware.dispatch import Firmware, rows
 from firmware.host import Config
 from firmware.trap import Conduit, Resume, Trap
@@ -46,6 +46,12 @@ class View(NamedTuple):
         """The PSCI version that the guest is told; None where it cannot ask, as under 0.1, whatever it gets for asking."""
         word = self.of("PSCI_VERSION")[0]
         return Version.from_word(word) if isinstance(word, int) and word >= 0 else None
+
+    @property
+    def leads_to_mitigations(self) -> bool:
+        """Whether a guest that asks in the right order gets as far as ARCH_FEATURES (DEN 0028, "Discovery"): not below PSCI 1.0."""
+        known = self.of("PSCI_FEATURES", "SMCCC_VERSION")[0]
+        return self.version is not None and self.version >= PSCI_1_0 and isinstance(known, int) and known >= 0
 
     def workaround(self, name: str) -> tuple[Answer, ...]:
         """Return ARCH_FEATURES' answers about a workaround, by vCPU."""

@@ -10,12 +10,11 @@ from pathlib import Path
 from emu import setup as words
 from emu.commands import Command
 from emu.commands.run import add_firmware_options, add_limit_options, add_machine_options, inputs, limited, setup_of
-from emu.files import replace
 from emu.lists import show
 from emu.memory import PAGE_BYTES
 from emu.outcome import ExitCode
 from emu.session import add_session_options, session
-from emu.snapshot import Snapshot, parts, read, take
+from emu.snapshot import Snapshot, read, take
 from emu.state import MachineState
 from firmware.errors import UserError
 
@@ -37,8 +36,7 @@ def _save(options: argparse.Namespace) -> int:
         machine = shown.start(setup)
         outcome = machine.run(point)
         if outcome.code == ExitCode.OK:
-            snapshot = take(machine)
-            replace(options.file, parts(snapshot.setup, machine.board.boot, snapshot.state))
+            take(machine).save(options.file)
         return shown.finish(outcome)
 
 

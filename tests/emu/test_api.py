@@ -205,3 +205,55 @@ def test_a_context_ends_the_run() -> None:
         machine.run_until(call="CPU_ON")
 
     assert machine.run().code == ExitCode.INTERRUPTED
+
+
+# ---- kept and moved
+
+
+def test_a_machine_goes_on_from_a_file_in_another_machine(tmp_path: Path) -> None:
+    machine = race()
+    machine.run_until(call="CPU_ON")
+    printed = machine.console
+
+    machine.snapshot().save(tmp_path / "race.snapshot")
+    other = Machine.load(tmp_path / "race.snapshot")
+
+    assert other.cpu[1].state is machine.cpu[1].state
+    assert (machine.run(), machine.console) == (other.run(), printed + other.console)
+
+
+def test_a_machine_goes_back_to_a_snapshot_and_to_a_checkpoint() -> None:
+    machine = race()
+    machine.run_until(call="CPU_ON")
+    kept, instant, time_ns = machine.snapshot(), machine.checkpoint(), machine.time_ns
+    first = machine.run()
+
+    machine.restore(kept)
+    assert (machine.time_ns, machine.cpu[1].state.name) == (time_ns, "ON_PENDING")
+    assert machine.run() == first
+    instant.restore()
+    assert (machine.time_ns, machine.cpu[1].state.name) == (time_ns, "ON_PENDING")
+    assert machine.run() == first
+
+
+def test_a_machine_is_moved_and_everything_seen_stays_seen() -> None:
+    machine = Machine(kernel=elf_path("version-loop"), host="kvm-4.16", append="rounds=4")
+    machine.run_until(call="PSCI_VERSION")
+
+    moved = machine.migrate("kvm-4.15", "do-nothing")
+
+    assert (moved.accepted, moved.version_changed, moved.mitigation_lost) == (True, True, True)
+    assert machine.run().sentence == "system off"
+    assert [call.result for call in machine.calls if call.name == "PSCI_VERSION"] == [0x1_0000, 0x2, 0x2, 0x2]
+    assert "round 4: PSCI 0.2" in machine.console
+
+
+def test_a_machine_whose_move_is_refused_goes_on_where_it_was() -> None:
+    machine = Machine(kernel=elf_path("version-loop"), host="kvm-6.13", append="rounds=4")
+    machine.run_until(call="PSCI_VERSION")
+
+    moved = machine.migrate("kvm-6.12")
+
+    assert [(step.register, step.errno) for step in moved.refusals] == [("PSCI_VERSION", "EINVAL")]
+    assert machine.run().sentence == "system off"
+    assert "round 4: PSCI 1.3" in machine.console

@@ -308,6 +308,7 @@ def test_a_field_that_was_altered_is_refused_or_makes_another_machine_that_runs(
         (lambda header: header["uart"].update(baud=1), "unknown field `baud`"),
         (lambda header: header.update(schema=2), "it has schema 2; 1 is read"),
         (lambda header: header["config"].update(host="kvm-9.99"), "host 'kvm-9.99' is not known"),
+        (lambda header: header["config"].update(mitigations=[["", "mitigated", "mitigated", False]]), "mitigations ('', "),
         (lambda header: header["vcpus"][0]["registers"].pop("ttbr0_el1"), "a register 'ttbr0_el1' too few"),
         (lambda header: header["vcpus"][0]["registers"].update(x31="0x0"), "a register 'x31' too many"),
         (lambda header: header["vcpus"][0]["registers"].update(pstate="0x3c9"), "pstate 0x3c9 is not of EL0 or EL1"),

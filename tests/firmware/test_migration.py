@@ -159,6 +159,7 @@ def test_a_vmm_that_keeps_back_0_2_can_go_back_to_an_old_host(destination: str) 
 
     assert migration.accepted
     assert not migration.version_changed
+    assert not migration.mitigation_lost
     assert migration.withheld == (("PSCI_VERSION", PSCI_0_2.word),)
 
 
@@ -247,6 +248,18 @@ def test_a_receiver_that_takes_a_missing_version_for_0_2_keeps_an_old_guest_at_0
 
 
 # ---- verdicts
+
+
+@pytest.mark.parametrize("asked", [PSCI_0_1, PSCI_0_2])
+def test_a_guest_below_1_0_was_never_led_to_a_mitigation_and_loses_none(asked: Version) -> None:
+    policy = dataclasses.replace(PSEUDO_REGISTER, withholds=(Withheld("PSCI_VERSION"),))
+
+    migration = _move("kvm-4.17", "kvm-4.15", policy, asked)
+
+    assert migration.before.workaround("SMCCC_ARCH_WORKAROUND_1") == (0,)
+    assert migration.after is not None
+    assert migration.after.workaround("SMCCC_ARCH_WORKAROUND_1") == (-1,)
+    assert not migration.mitigation_lost
 
 
 def test_a_mitigation_is_lost_on_one_vcpu_alone_where_the_cpus_differ() -> None:

@@ -14,7 +14,6 @@ from emu.outcome import ExitCode
 from emu.report import Log
 from emu.setup import CallPoint, Choices, make
 from firmware.hosts import HOSTS
-from firmware.hosts.kvm_releases import RELEASES
 from guests import Guest, catalogue, elf_path
 
 ENOUGH_INSTRUCTIONS: Final = 20_000_000
@@ -118,8 +117,8 @@ UNLIKE_THE_CATALOGUE: Final = {
 }
 
 
-@pytest.mark.parametrize("host", [host.name for host in RELEASES if host.name not in OFFERS])
-def test_every_guest_ends_on_every_other_release_as_the_catalogue_says_or_as_that_release_did(host: str) -> None:
+@pytest.mark.parametrize("host", [name for name in HOSTS if name.startswith("kvm-") and name not in OFFERS])
+def test_every_guest_ends_on_every_kvm_release_as_the_catalogue_says_or_as_that_release_did(host: str) -> None:
     latest = str(HOSTS[host].latest)
     ended = {guest: run(guest, host, max_insns=2_000_000).code for guest in GUESTS}
 

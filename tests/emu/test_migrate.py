@@ -1,0 +1,248 @@
+"""A running guest moved to another host, at any of its traps; and the command that does it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from emu.cli import main
+from emu.machine import Machine
+from emu.migrate import destination_of, move
+from emu.observer import Observer
+from emu.outcome import Outcome
+from emu.setup import CallPoint, Setup
+from emu.trap import Record
+from firmware.host import Config
+from firmware.hosts import host_named
+from firmware.policy import DO_NOTHING, PSEUDO_REGISTER, Policy
+from firmware.trap import Conduit
+from firmware.view import view
+from guests import catalogue, elf_path
+from tests.emu.test_snapshot import Everything, Watched, finished, setup_of, undisturbed, watched
+
+GUESTS: Final = catalogue()
+MOST_TRAPS: Final = 6
+
+
+class Stop(Observer):
+    """End the turn after the Nth call."""
+
+    def __init__(self, machine: Machine, number: int) -> None:
+        self._machine = machine
+        self._left = number
+        self.done = False
+        machine.observe(self, calls=None)
+
+    def call(self, record: Record) -> None:
+        del record
+        self._left -= 1
+        if self._left == 0:
+            self.done = True
+            self._machine.engine.stop()
+
+
+def stopped_at(setup: Setup, number: int) -> Watched | None:
+    """Run to just after the Nth call; None where the run ends before."""
+    run = watched(setup)
+    stop = Stop(run.machine, number)
+    while not stop.done:
+        if run.machine.step(None) is not None:
+            return None
+    return run
+
+
+def some_of(calls: int) -> list[int]:
+    """Choose traps, the first and the last among them."""
+    return sorted({1 + round(index * (calls - 1) / (MOST_TRAPS - 1)) for index in range(MOST_TRAPS)}) if calls else []
+
+
+def fresh(setup: Setup, destination: str, policy: Policy) -> Config:
+    host = host_named(destination)
+    like = dataclasses.replace(setup.config, conduits=frozenset({host.default_conduit}))
+    return destination_of(like, host, policy, policy.machine_types[0], None)
+
+
+def going_on(run: Watched, machine: Machine) -> tuple[Outcome, list[object], bytes]:
+    seen, printed = list(run.seen), bytearray(run.printed)
+    Everything(machine, seen, printed)
+    return machine.run(), seen, bytes(printed)
+
+
+@pytest.mark.parametrize("host", ["spec", "kvm-6.12", "qemu-7"])
+@pytest.mark.parametrize("guest", GUESTS)
+def test_moved_at_any_trap_between_equal_hosts_a_guest_notices_nothing(guest: str, host: str) -> None:
+    setup = setup_of(guest, host)
+    calls = sum(isinstance(each, Record) for each in undisturbed(setup)[1])
+    for number in some_of(calls):
+        unmoved, run = stopped_at(setup, number), stopped_at(setup, number)
+        if unmoved is None or run is None or run.machine.is_over:
+            continue  # the call ended the run
+        expected = finished(unmoved)
+
+        moved = move(run.machine, fresh(setup, host, PSEUDO_REGISTER), PSEUDO_REGISTER)
+
+        assert moved.machine is not None, f"trap {number}"
+        assert moved.migration.before == moved.migration.after
+        assert going_on(run, moved.machine) == expected, f"trap {number}"
+
+
+UNEQUAL: Final = (
+    ("kvm-4.15", "kvm-4.16", DO_NOTHING),
+    ("kvm-4.16", "kvm-4.15", DO_NOTHING),
+    ("kvm-4.17", "kvm-4.15", PSEUDO_REGISTER),
+    ("kvm-6.12", "kvm-6.15", PSEUDO_REGISTER),
+    ("kvm-6.15", "kvm-6.12", PSEUDO_REGISTER),
+    ("kvm-4.18", "kvm-5.1", PSEUDO_REGISTER),
+)
+
+
+@pytest.mark.parametrize(("source", "destination", "policy"), UNEQUAL, ids=lambda value: getattr(value, "name", value))
+@pytest.mark.parametrize("guest", ["off-on-again", "race", "version-loop", "prober", "suspend-standby"])
+def test_between_unequal_hosts_the_move_is_refused_or_the_guest_sees_what_was_said(
+    guest: str, source: str, destination: str, policy: Policy
+) -> None:
+    setup = setup_of(guest, source)
+    calls = sum(isinstance(each, Record) for each in undisturbed(setup)[1])
+    for number in some_of(calls):
+        unmoved, run = stopped_at(setup, number), stopped_at(setup, number)
+        if unmoved is None or run is None or run.machine.is_over:
+            continue
+
+        moved = move(run.machine, fresh(setup, destination, policy), policy)
+
+        if moved.machine is None:
+            assert not moved.migration.accepted
+            assert finished(run) == finished(unmoved)
+        else:
+            assert view(moved.machine.config, Conduit.HVC) == moved.migration.after
+            outcome, _, _ = going_on(run, moved.machine)
+            assert outcome.code in (0, 1), outcome
+
+
+def test_a_reset_that_waits_is_lost_where_the_host_does_not_read_it_before_it_sends() -> None:
+    # Linux before 5.15: user space read the registers of a started vCPU as they were before CPU_ON (kvm.md 7; 6826c6849b46).
+    for host, arrives in (("kvm-4.18", True), ("kvm-5.1", False), ("kvm-5.13", False), ("kvm-5.15", True), ("kvm-7.0", True)):
+        setup = setup_of("rendezvous", host)
+        run = watched(setup)
+        run.machine.at_call(CallPoint("CPU_ON", 1), run.machine.engine.stop)
+        while not any(isinstance(each, Record) and each.function is not None and each.function.name == "CPU_ON" for each in run.seen):
+            run.machine.step(None)
+
+        moved = move(run.machine, fresh(setup, host, PSEUDO_REGISTER), PSEUDO_REGISTER)
+
+        assert moved.machine is not None
+        assert (going_on(run, moved.machine)[0].sentence == "system off") is arrives, host
+
+
+# ---- the command
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def migrate(capfd: pytest.CaptureFixture[str]) -> Run:
+    def run(*arguments: str) -> tuple[int, str, str]:
+        code = main(["migrate", *arguments, "-max-insns", "20000000"])
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return run
+
+
+LOOP: Final = ("-kernel", str(elf_path("version-loop")), "-append", "rounds=6", "-at", "call:PSCI_VERSION#3")
+
+
+def test_an_accepted_move_goes_on_at_the_destination_and_its_exit_code_counts(migrate: Run) -> None:
+    code, out, err = migrate(*LOOP, "-from", "kvm-6.12", "-to", "kvm-6.13")
+
+    assert (code, err) == (0, "")
+    assert re.search(r"PSCI_VERSION +0x10001 +sent +accepted", out)
+    assert "accepted\nversion changed: no\nmitigation lost: no\n" in out
+    assert "round 6: PSCI 1.1" in out
+
+
+def test_a_refused_move_leaves_the_source_to_its_end_and_says_so(migrate: Run) -> None:
+    code, out, err = migrate(*LOOP, "-from", "kvm-6.13", "-to", "kvm-6.12")
+
+    assert code == 100
+    assert "refused: PSCI_VERSION EINVAL: PSCI_VERSION does not take 0x10003" in out
+    assert "round 6: PSCI 1.3" in out
+    assert "the move was refused; the source went on: system off" in err
+
+
+def test_a_verdict_that_is_true_is_a_failed_check(migrate: Run) -> None:
+    code, out, err = migrate(*LOOP, "-from", "kvm-4.16", "-to", "kvm-4.15", "-policy", "do-nothing")
+
+    assert code == 100
+    assert "version changed: yes, 1.0 before and 0.2 after" in out
+    assert "mitigation lost: SMCCC_ARCH_WORKAROUND_1 on cpu0, 0 before and -1 after: the destination does not offer it" in out
+    assert "the guest was changed by the move: system off" in err
+
+
+def test_the_destinations_cpu_can_be_worse(migrate: Run) -> None:
+    code, out, _ = migrate(*LOOP, "-from", "kvm-6.12", "-to", "kvm-6.12", "-to-cpu", "spectre-v2=vulnerable")
+
+    assert code == 100
+    assert re.search(r"SMCCC_ARCH_WORKAROUND_1 +0x1 +sent +EINVAL", out)
+
+
+def test_a_machine_type_asks_for_its_version_on_both_sides(migrate: Run) -> None:
+    code, out, _ = migrate(*LOOP, "-from", "kvm-6.12", "-to", "kvm-6.13", "-policy", "straightforward", "-machine-type", "virt-2.12")
+
+    assert code == 0
+    assert "round 6: PSCI 1.0" in out
+
+
+def test_a_version_that_was_asked_for_travels(migrate: Run) -> None:
+    code, out, _ = migrate(*LOOP, "-from", "kvm-6.12", "-to", "kvm-7.0", "-psci", "0.2")
+
+    assert code == 0
+    assert "round 6: PSCI 0.2" in out
+
+
+def test_the_trace_of_a_move_replays(migrate: Run, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    trace = tmp_path / "moved.jsonl"
+
+    assert migrate(*LOOP, "-from", "kvm-6.12", "-to", "kvm-6.13", "-trace", str(trace))[0] == 0
+    assert main(["replay", str(trace)]) == 0
+    assert "no difference" in capfd.readouterr().out
+    assert sum(json.loads(line)["kind"] == "resumed" for line in trace.read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("-from", "kvm-6.12", "-to", "kvm-6.13"), "--at is missing; a move needs --from HOST, --to HOST and --at POINT"),
+        (("-to", "kvm-6.13", "-at", "call:CPU_ON"), "--from is missing"),
+        (("-from", "kvm-6.12", "-at", "call:CPU_ON"), "--to is missing"),
+        (("-from", "kvm-6.12", "-to", "kvm-9.99", "-at", "call:CPU_ON"), "host 'kvm-9.99' is not known"),
+        (("-from", "kvm-6.12", "-to", "kvm-6.13", "-at", "CPU_ON"), "--until 'CPU_ON' is neither"),
+        (("-from", "kvm-6.12", "-to", "kvm-6.13", "-at", "call:CPU_OM"), "unknown function 'CPU_OM'; did you mean CPU_ON?"),
+        (
+            ("-from", "kvm-6.12", "-to", "kvm-6.13", "-at", "call:CPU_ON", "-policy", "qemu-12"),
+            "unknown policy 'qemu-12'",
+        ),
+        (("-from", "kvm-6.12", "-to", "kvm-6.13", "-at", "call:CPU_ON", "-machine-type", "pc"), "unknown machine type 'pc'"),
+        (("-from", "kvm-6.12", "-to", "kvm-6.13", "-at", "call:CPU_ON", "-to-cpu", "fast"), "unknown CPU property 'fast'"),
+    ],
+)
+def test_a_wrong_word_is_refused_in_one_sentence(migrate: Run, arguments: tuple[str, ...], sentence: str) -> None:
+    code, out, err = migrate("-kernel", str(elf_path("version-loop")), *arguments)
+
+    assert (code, out) == (102, "")
+    assert err.count("\n") == 1
+    assert sentence in err
+
+
+def test_a_point_that_does_not_come_is_a_failed_check(migrate: Run) -> None:
+    code, out, err = migrate("-kernel", str(elf_path("prober")), "-from", "kvm-6.12", "-to", "kvm-6.13", "-at", "call:CPU_FREEZE")
+
+    assert code == 100
+    assert "--until was not met" in err
+    assert "accepted" not in out
