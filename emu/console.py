@@ -27,7 +27,13 @@ class Console:
         self._typed = typed
         self._until: re.Pattern[bytes] | None = None
         self._tail = b""
+        self._last = b""
         self.kept = b""
+
+    @property
+    def at_line_start(self) -> bool:
+        """Whether what comes next stands at the beginning of a line."""
+        return not self._last or self._last == b"\n"
 
     def look_for(self, until: re.Pattern[bytes] | None) -> None:
         """Look for a regular expression in what is printed from now on; None looks for nothing any more."""
@@ -70,6 +76,7 @@ class Console:
             end = max(0, match.end() - len(self._tail))
             text, self.kept = text[:end], text[end:]
         self._tail = (self._tail + text)[-_TAIL_BYTES:]
+        self._last = text[-1:] or self._last
         self._output(text)
         self.printed_bytes += len(text)
 

@@ -68,11 +68,14 @@ def run_case(case: Case, answer: Answer) -> Live:
     already = len(printed)
     moved = move(machine, destination, policy_of(case.policy), output=printed.extend)
     outcome = (moved.machine or machine).run()
-    return Live(moved, _rounds(printed[:already]), _rounds(printed[already:]), outcome)
+    before = _rounds(printed[:already])
+    return Live(moved, before, _rounds(printed)[len(before) :], outcome)
 
 
 def _rounds(printed: bytearray) -> list[str]:
-    return [line for line in printed.decode("ascii").splitlines() if _ROUND.match(line)]
+    """Return the rounds that have been printed to their end."""
+    lines = printed.decode("ascii").splitlines(keepends=True)
+    return [line.rstrip() for line in lines if line.endswith("\n") and _ROUND.match(line)]
 
 
 def _otherwise(live: Live, migration: Migration) -> str:

@@ -59,6 +59,8 @@ def _migrate(options: argparse.Namespace) -> int:
 
 
 def _go_on(shown: Session, machine: Machine, moved: Moved) -> int:
+    if not machine.console.at_line_start:
+        print()
     tell(moved.migration)
     if moved.machine is None:
         outcome = machine.run()

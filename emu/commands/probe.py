@@ -73,12 +73,13 @@ def _probe(options: argparse.Namespace) -> int:
 def _variants(options: argparse.Namespace) -> Iterator[Variant]:
     mpidrs = words.parse_smp(options.smp)
     memory = DEFAULT_RAM_BYTES if options.memory is None else parse_size(options.memory)
+    default_until = re.compile(_DONE) if _is_linux(options.kernel) else None
     hosts = list(HOSTS) if options.hosts == "all" else list(dict.fromkeys(options.hosts.split(",")))
     for name in hosts:
         host = host_of(name)
         for version in _versions(host, options.psci):
             setup = make(Choices(host=name, psci=version, conduit=options.conduit, mpidrs=mpidrs, ram_bytes=memory))
-            until = re.compile(_DONE) if options.until is None else words.parse_until(setup.config, options.until)
+            until = default_until if options.until is None else words.parse_until(setup.config, options.until)
             yield Variant(
                 host.name,
                 version,
@@ -93,6 +94,16 @@ def _variants(options: argparse.Namespace) -> Iterator[Variant]:
                     no_reboot=True,
                 ),
             )
+
+
+def _is_linux(kernel: Path) -> bool:
+    """Say whether a file is an arm64 Image, packed or not (Linux Documentation/arch/arm64/booting.rst)."""
+    try:
+        with kernel.open("rb") as file:
+            head = file.read(64)
+    except OSError:
+        return False  # whoever loads it says why
+    return head[56:60] == b"ARMd" or head[:2] == b"\x1f\x8b"
 
 
 def _versions(host: Host, text: str) -> list[str]:
