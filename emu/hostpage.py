@@ -17,7 +17,8 @@ from firmware.host import Conduits, Host
 from firmware.hosts.kvm_releases import mainline_of
 from firmware.trap import Conduit, Reply
 
-_NOT_COLUMNS = frozenset({"name", "summary", "sources", "unknown_columns"})
+# What user space alone sees, a guest does not.
+_NOT_COLUMNS = frozenset({"name", "summary", "sources", "unknown_columns", "user_interface"})
 _FORMS = (
     Question("PSCI_VERSION", (0x8400_0000,)),
     Question("PSCI_VERSION, immediate 1", (0x8400_0000,), imm=1),

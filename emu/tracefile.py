@@ -150,6 +150,7 @@ class FirmwareLine(msgspec.Struct, forbid_unknown_fields=True):
     statistics: Annotated[list[tuple[Index, Time, Time, Time]], msgspec.Meta(max_length=1 << 17)]
     os_initiated: bool
     memory_protected: bool
+    suspended_by_user: list[Index] = []
 
 
 class Resumed(_Line):
@@ -255,6 +256,7 @@ def firmware_line(state: FirmwareState) -> FirmwareLine:
         statistics=[(vcpu, power_state, *counted) for (vcpu, power_state), counted in power.statistics],
         os_initiated=power.os_initiated,
         memory_protected=power.memory_protected,
+        suspended_by_user=sorted(power.suspended_by_user),
     )
 
 
@@ -273,6 +275,7 @@ def firmware_of(line: FirmwareLine, config: Config) -> FirmwareState:
         statistics=tuple(((vcpu, power_state), Statistics(*counted)) for vcpu, power_state, *counted in line.statistics),
         os_initiated=line.os_initiated,
         memory_protected=line.memory_protected,
+        suspended_by_user=frozenset(line.suspended_by_user),
     )
     return FirmwareState(config.version, config.psci_0_2, config.bitmaps, power, line.entropy, line.has_run)
 

@@ -24,7 +24,7 @@ from firmware.psci_optional import PSCI_OPTIONAL
 from firmware.pv_time import PV_TIME
 from firmware.smccc import SMCCC
 from firmware.table import Function, Live, Service, Tables, build, encode, with_hints
-from firmware.trap import NOTHING, Access, Enter, EntryState, Event, MpState, Reply, Reset, Resume, Trap, Woken
+from firmware.trap import NOTHING, Access, Conduit, Enter, EntryState, Event, MpState, Reply, Reset, Resume, Trap, Woken
 from firmware.trng import TRNG
 from firmware.vendor_hyp import VENDOR_HYP
 
@@ -115,6 +115,16 @@ class Firmware:
         if reply is None:
             reply = self._statuses[result.values[0]] = encode(self.config.host, result)
         return reply
+
+    def is_answered_early(self, conduit: Conduit, fid: int, imm: int) -> bool:
+        """Say whether a call is answered in front of the dispatcher, or for its immediate alone."""
+        table, function = self.tables.by_conduit[conduit], functions_by_id(self.config).get(fid)
+        early = function is not None and function.name in self.config.host.at_el2
+        return (
+            (early and conduit is Conduit.HVC and self.config.el2_fast_path)
+            or (bool(imm) and table.immediate is not None)
+            or conduit in self.config.host.undispatched
+        )
 
     # ---- registers
 

@@ -23,12 +23,16 @@ class InputError(UserError):
     exit_code = 103
 
 
-class RegisterError(UserError):
-    """A firmware pseudo-register access was refused, with the errno KVM_GET_ONE_REG or KVM_SET_ONE_REG gives."""
+class KernelError(UserError):
+    """A request to the kernel was refused, with the errno its ioctl gives."""
 
     def __init__(self, number: int, sentence: str) -> None:
         super().__init__(f"{errno_name(number)}: {sentence}")
         self.errno = number
+
+
+class RegisterError(KernelError):
+    """A firmware pseudo-register access was refused, with the errno KVM_GET_ONE_REG or KVM_SET_ONE_REG gives."""
 
 
 def errno_name(number: int) -> str:

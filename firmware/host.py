@@ -71,6 +71,29 @@ class StandardSecure(NamedTuple):
     calls: int | None = None
 
 
+class UserInterface(NamedTuple):
+    """What a release of KVM offers to user space beside the registers (firmware/kvm.py).
+
+    features           how many feature bits KVM_ARM_VCPU_INIT knows
+    generic_target     whether every CPU takes KVM_ARM_TARGET_GENERIC_V8
+    power_off_is_kept  POWER_OFF is a feature like the others, which a second KVM_ARM_VCPU_INIT must repeat
+    extensions         the KVM_CAP numbers that KVM_CHECK_EXTENSION knows
+    mp_state           KVM_GET_MP_STATE and KVM_SET_MP_STATE are there
+    suspended          KVM_MP_STATE_SUSPENDED is among the states
+    event_data         system events have ndata and data; before, flags alone
+    filter             the SMCCC filter is there
+    """
+
+    features: int = 2
+    generic_target: bool = False
+    power_off_is_kept: bool = True
+    extensions: frozenset[int] = frozenset({87})
+    mp_state: bool = False
+    suspended: bool = False
+    event_data: bool = False
+    filter: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
     """A modelled hypervisor or firmware release."""
@@ -160,6 +183,7 @@ class Host:
     reset_ends: bool = False  # it ends when the guest resets
 
     deviations: tuple[Deviation, ...] = ()
+    user_interface: UserInterface | None = None  # of KVM's releases
     sources: Mapping[str, str] = field(default_factory=dict)
     unknown_columns: frozenset[str] = frozenset()  # columns that nobody has a source for: what stands there is the predecessor's
 

@@ -42,6 +42,7 @@ class PowerSnapshot(NamedTuple):
     statistics        (vcpu, power_state) with its statistics, in ascending order
     os_initiated      the suspend mode
     memory_protected  what MEM_PROTECT was last told
+    suspended_by_user  vCPUs that user space made KVM_MP_STATE_SUSPENDED, which is no sleep of their own
     """
 
     states: tuple[PowerState, ...]
@@ -50,6 +51,7 @@ class PowerSnapshot(NamedTuple):
     statistics: tuple[tuple[tuple[int, int], Statistics], ...] = ()
     os_initiated: bool = False
     memory_protected: bool = False
+    suspended_by_user: frozenset[int] = frozenset()
 
 
 class Power:
@@ -67,6 +69,7 @@ class Power:
         self._statistics: dict[tuple[int, int], Statistics] = {}
         self.os_initiated = False
         self.memory_protected = False
+        self._suspended_by_user: set[int] = set()
         self.reset()
 
     # ---- questions
@@ -103,6 +106,10 @@ class Power:
         """Say whether a vCPU sleeps in a powerdown state: it will wake up at an entry point."""
         return self.states[vcpu] is PowerState.SUSPENDED and self._pending[vcpu] is not None
 
+    def is_suspended_by_user(self, vcpu: int) -> bool:
+        """Say whether it was user space that put a vCPU to sleep (KVM_MP_STATE_SUSPENDED)."""
+        return self.states[vcpu] is PowerState.SUSPENDED and vcpu in self._suspended_by_user
+
     def statistics(self, vcpu: int, power_state: int) -> Statistics:
         return self._statistics.get((vcpu, power_state), Statistics())
 
@@ -133,6 +140,7 @@ class Power:
     def suspend(self, vcpu: int, entry: EntryState | None, counted: Suspension | None = None) -> None:
         """Put the caller to sleep; with `entry` it lost its state and wakes up there. `counted` goes into the statistics."""
         self.states[vcpu] = PowerState.SUSPENDED
+        self._suspended_by_user.discard(vcpu)
         self._suspensions[vcpu] = counted
         if entry is not None:
             self._pending[vcpu] = entry
@@ -178,10 +186,12 @@ class Power:
     def set_mp_state(self, vcpu: int, state: MpStateValue) -> None:
         """Do as KVM_SET_MP_STATE; a pending entry is neither applied nor dropped, and no sleep is counted."""
         self._suspensions[vcpu] = None
+        self._suspended_by_user.discard(vcpu)
         if state is MpStateValue.STOPPED:
             self.states[vcpu] = PowerState.OFF
         elif state is MpStateValue.SUSPENDED:
             self.states[vcpu] = PowerState.SUSPENDED
+            self._suspended_by_user.add(vcpu)
         else:
             self.states[vcpu] = PowerState.ON if self._pending[vcpu] is None else PowerState.ON_PENDING
 
@@ -203,6 +213,7 @@ class Power:
             tuple(sorted(self._statistics.items())),
             self.os_initiated,
             self.memory_protected,
+            frozenset(vcpu for vcpu in self._suspended_by_user if self.is_suspended_by_user(vcpu)),
         )
 
     def restore(self, snapshot: PowerSnapshot) -> None:
@@ -212,3 +223,4 @@ class Power:
         self._statistics = dict(snapshot.statistics)
         self.os_initiated = snapshot.os_initiated
         self.memory_protected = snapshot.memory_protected
+        self._suspended_by_user = set(snapshot.suspended_by_user)

@@ -41,6 +41,7 @@ RELEASES: Final = (
     kvm.KVM_5_18,
     kvm.KVM_5_19,
     kvm.KVM_6_4,
+    kvm.KVM_6_5,
     kvm.KVM_6_12,
     kvm.KVM_6_13,
     kvm.KVM_6_15,
