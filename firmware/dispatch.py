@@ -14,7 +14,7 @@ from typing import Any, Final, assert_never
 from firmware import fwregs
 from firmware.abi import MASK32, PSCI_0_1, Version
 from firmware.entropy import Entropy
-from firmware.errors import RegisterError, UserError, unknown
+from firmware.errors import RegisterError, RegisterListError, UserError, unknown
 from firmware.general import STANDARD_SECURE
 from firmware.host import Call, Config, Host
 from firmware.power import Power, PowerSnapshot
@@ -24,7 +24,7 @@ from firmware.psci_optional import PSCI_OPTIONAL
 from firmware.pv_time import PV_TIME
 from firmware.smccc import SMCCC
 from firmware.table import Function, Live, Service, Tables, build, encode, with_hints
-from firmware.trap import NOTHING, Access, Conduit, Enter, EntryState, Event, MpState, Reply, Reset, Resume, Trap, Woken
+from firmware.trap import NOTHING, Access, Conduit, Enter, EntryState, Event, Init, MpState, Reply, Reset, Resume, Trap, Woken
 from firmware.trng import TRNG
 from firmware.vendor_hyp import VENDOR_HYP
 
@@ -87,6 +87,8 @@ class Firmware:
                 return _entering(self.power.access(event.vcpu)) if self.config.host.access_applies_reset else NOTHING
             case Woken():
                 return _entering(self.power.wake(event.vcpu, event.time_ns))
+            case Init():
+                return _entering(self.power.initialise(event.vcpu, stopped=event.stopped))
             case MpState():
                 self.power.set_mp_state(event.vcpu, event.state)
                 return NOTHING
@@ -146,7 +148,7 @@ class Firmware:
             raise RegisterError(errno.ENOEXEC, "the register list: the vCPU has not been initialised")
         ids = tuple(register.id for register in fwregs.of_host(self.config))
         if room is not None and room < len(ids):
-            raise RegisterError(errno.E2BIG, f"a list of {room} cannot hold the {len(ids)} firmware registers")
+            raise RegisterListError(room, len(ids))
         return ids
 
     # ---- state

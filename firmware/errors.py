@@ -35,6 +35,14 @@ class RegisterError(KernelError):
     """A firmware pseudo-register access was refused, with the errno KVM_GET_ONE_REG or KVM_SET_ONE_REG gives."""
 
 
+class RegisterListError(RegisterError):
+    """The caller's list is too short for KVM_GET_REG_LIST (E2BIG); `count` says how many registers there are."""
+
+    def __init__(self, room: int, count: int) -> None:
+        super().__init__(errno.E2BIG, f"a list of {room} cannot hold the {count} firmware registers")
+        self.count = count
+
+
 def errno_name(number: int) -> str:
     """Spell an errno as the kernel does (22 -> "EINVAL")."""
     return errno.errorcode[number]

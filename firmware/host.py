@@ -87,7 +87,7 @@ class UserInterface(NamedTuple):
     features: int = 2
     generic_target: bool = False
     power_off_is_kept: bool = True
-    extensions: frozenset[int] = frozenset({87})
+    extensions: frozenset[int] = frozenset()
     mp_state: bool = False
     suspended: bool = False
     event_data: bool = False

@@ -16,7 +16,7 @@ from firmware.abi import MASK32, MASK64, PowerState
 from firmware.dispatch import Firmware, configuration
 from firmware.errors import KernelError, UserError
 from firmware.host import Host, UserInterface
-from firmware.trap import Access, Conduit, Enter, EntryState, MpState, MpStateValue, Reply, Resume, SystemEvent, Trap
+from firmware.trap import Access, Conduit, Enter, EntryState, Init, MpState, MpStateValue, Reply, Resume, SystemEvent, Trap
 
 # Linux arch/arm64/include/uapi/asm/kvm.h.
 KVM_ARM_TARGET_GENERIC_V8: Final = 5
@@ -31,6 +31,8 @@ KVM_EXIT_HYPERCALL: Final = 3
 KVM_EXIT_SYSTEM_EVENT: Final = 24
 KVM_SYSTEM_EVENT_WAKEUP: Final = 4
 KVM_HYPERCALL_EXIT_SMC: Final = 1 << 0
+KVM_ARM_VM_SMCCC_CTRL: Final = 0
+KVM_ARM_VM_SMCCC_FILTER: Final = 0
 
 # Ranges that a filter must leave alone: the Arm Architecture service's (arch/arm64/kvm/hypercalls.c, init_smccc_filter).
 _RESERVED: Final = ((0x8000_0000, 0x1_0000), (0xC000_0000, 0x1_0000))
@@ -97,15 +99,26 @@ class Vm:
         config = self.firmware.config
         self.firmware.configure(dataclasses.replace(config, capabilities=config.capabilities | {"system-suspend"}))
 
+    def has_device_attr(self, group: int, attribute: int) -> None:
+        """KVM_HAS_DEVICE_ATTR, of the VM. Raises EINVAL where the release has no such ioctl for a VM, ENXIO for an unknown attribute."""
+        self._check_has_attributes()
+        if (group, attribute) != (KVM_ARM_VM_SMCCC_CTRL, KVM_ARM_VM_SMCCC_FILTER):
+            raise KernelError(errno.ENXIO, f"attribute {attribute} of group {group} is not known")
+
+    def _check_has_attributes(self) -> None:
+        # Linux commit e0fc6b21616d ("KVM: arm64: Add vm fd device attribute accessors") (in v6.4) brought them for the filter.
+        if not self.interface.filter:
+            raise KernelError(errno.EINVAL, "this release has no attributes of a VM, and so no SMCCC filter")
+
     def set_smccc_filter(self, base: int, nr_functions: int, action: int, pad: bytes = bytes(15)) -> None:
         """KVM_ARM_VM_SMCCC_FILTER: what becomes of a range of function IDs, before anything else is asked.
 
-        Raises ENXIO where the release has none, EINVAL, EBUSY once the VM has run, EEXIST for a range that overlaps another.
+        Raises EINVAL, also where the release has none; EBUSY once the VM has run; EEXIST for a range that overlaps another.
         """
-        if not self.interface.filter:
-            raise KernelError(errno.ENXIO, "this release has no SMCCC filter")
-        end = base + nr_functions - 1
-        if any(pad) or not nr_functions or end > MASK32 or action not in list(FilterAction):
+        self._check_has_attributes()
+        # Nothing from 0 on wraps to everything, and overlaps. Linux commit 64dc6f1db7e6 made it EINVAL, in 2026 and after v7.0.
+        end = base + nr_functions - 1 if base or nr_functions else MASK32
+        if any(pad) or end < base or end > MASK32 or action not in list(FilterAction):
             raise KernelError(errno.EINVAL, f"{nr_functions} functions from {base:#x} with action {action} are no filter")
         if self.firmware.has_run:
             raise KernelError(errno.EBUSY, "the VM has run, and its filter cannot change")
@@ -140,8 +153,10 @@ class Vcpu:
         self._index = index
         self._features: int | None = None
 
-    def init(self, target: int = KVM_ARM_TARGET_GENERIC_V8, features: tuple[int, ...] = (1 << KVM_ARM_VCPU_PSCI_0_2,)) -> None:
-        """KVM_ARM_VCPU_INIT; words of `features` that are left out are 0.
+    def init(self, target: int = KVM_ARM_TARGET_GENERIC_V8, features: tuple[int, ...] = (1 << KVM_ARM_VCPU_PSCI_0_2,)) -> EntryState:
+        """KVM_ARM_VCPU_INIT: return what the vCPU is reset to; words of `features` that are left out are 0.
+
+        A reset that waits (CPU_ON's) is taken for this one, and its request stays: the next access or run resets again, to PC 0.
 
         Raises EINVAL for another target, a feature that is not offered, or other features than before (since 6.5 also than those of the
         VM's other vCPUs); ENOENT for a feature that the release does not know.
@@ -162,8 +177,9 @@ class Vcpu:
             raise KernelError(errno.EINVAL, f"features {bits:#x}: the VM's vCPUs have others")
         self._vm.initialise(bool(bits >> KVM_ARM_VCPU_PSCI_0_2 & 1))
         self._features = kept
-        is_off = bits >> KVM_ARM_VCPU_POWER_OFF & 1
-        self._vm.firmware.handle(MpState(self._index, MpStateValue.STOPPED if is_off else MpStateValue.RUNNABLE))
+        entry = self._vm.firmware.handle(Init(self._index, stopped=bool(bits >> KVM_ARM_VCPU_POWER_OFF & 1))).entry
+        assert entry is not None
+        return entry
 
     # ---- registers
 
@@ -178,7 +194,7 @@ class Vcpu:
         self._vm.firmware.set_one_reg(register_id, value)
 
     def get_reg_list(self, room: int) -> tuple[int, ...]:
-        """KVM_GET_REG_LIST, of the firmware's registers. Raises ENOEXEC, E2BIG with how many there are."""
+        """KVM_GET_REG_LIST, of the firmware's registers. Raises ENOEXEC, E2BIG (RegisterListError, whose `count` is the n to come with)."""
         self._check_initialised("the register list")
         return self._vm.firmware.reg_list(room)
 

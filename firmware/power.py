@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from firmware.abi import AFFINITY_FIELDS, PowerState
+from firmware.abi import AFFINITY_FIELDS, ENTRY_PSTATE, PowerState
 from firmware.trap import EntryState, MpStateValue, Runnable
 
 # What an affinity level compares: all of the MPIDR value but the fields below the level.
 _COMPARED_FIELDS: Final = tuple(~sum(AFFINITY_FIELDS[:level]) for level in range(len(AFFINITY_FIELDS)))
 
+
+# What a vCPU's registers are after a reset that nobody's CPU_ON asked for.
+AT_RESET: Final = EntryState(pc=0, x0=0, pstate=ENTRY_PSTATE, big_endian=False)
 
 # How many different power_states are counted for each vCPU: a platform has a handful, a guest could invent a great many.
 _COUNTED_POWER_STATES: Final = 256
@@ -194,6 +197,17 @@ class Power:
             self._suspended_by_user.add(vcpu)
         else:
             self.states[vcpu] = PowerState.ON if self._pending[vcpu] is None else PowerState.ON_PENDING
+
+    def initialise(self, vcpu: int, *, stopped: bool) -> EntryState:
+        """Do as KVM_ARM_VCPU_INIT, and hand out the state it resets the vCPU to: a pending entry, if any.
+
+        The request behind a pending entry stays: whatever applies it next resets the vCPU again, to no entry point of anybody's.
+        """
+        entry = self._pending[vcpu]
+        if entry is not None:
+            self._pending[vcpu] = AT_RESET
+        self.set_mp_state(vcpu, MpStateValue.STOPPED if stopped else MpStateValue.RUNNABLE)
+        return entry or AT_RESET
 
     def reset(self) -> None:
         """Be as at power-on, but for memory protection: it is there for what a reset would otherwise leave behind."""

@@ -69,6 +69,16 @@ class Woken(NamedTuple):
     time_ns: int = 0
 
 
+class Init(NamedTuple):
+    """User space initialises a vCPU, possibly again (KVM_ARM_VCPU_INIT): it is reset, and stopped or RUNNABLE.
+
+    stopped  whether it was asked to be powered off
+    """
+
+    vcpu: int
+    stopped: bool
+
+
 class MpState(NamedTuple):
     """User space sets a vCPU's multiprocessing state (KVM_SET_MP_STATE)."""
 
@@ -80,7 +90,7 @@ class Reset(NamedTuple):
     """The VMM resets the machine: vCPU 0 is ON, all others OFF; registers and first run stay as they are."""
 
 
-Event = Trap | Enter | Access | Woken | MpState | Reset
+Event = Trap | Enter | Access | Woken | Init | MpState | Reset
 
 
 # ---- replies

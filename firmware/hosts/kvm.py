@@ -7,11 +7,12 @@ answers of KVM's own code (tests/vectors). "(not re-read)" marks a fact that is 
 from __future__ import annotations
 
 import errno
-from typing import Any, Final
+from typing import Final
 
 from firmware import psci, psci_suspend, smccc
 from firmware.abi import MASK64, PSCI_0_1, PSCI_0_2, PSCI_1_0, PSCI_1_1, PSCI_1_2, PSCI_1_3, SMCCC_1_1, PowerState, Psci
-from firmware.host import Conduits, Deviation, Host, UserInterface
+from firmware.host import Conduits, Deviation, Host
+from firmware.hosts.kvm_interface import interface_at
 from firmware.hosts.spec import SPEC
 from firmware.trap import Conduit, Reply, Resume
 
@@ -40,17 +41,11 @@ _VENDOR_HYP: Final = frozenset({"VENDOR_HYP_FEATURES", "VENDOR_HYP_PTP", "VENDOR
 
 def _release(host: Host, release: str, what: str) -> Host:
     return host.evolve(
+        user_interface=interface_at(tuple(map(int, release.split(".")))),
         name=f"kvm-{release}",
         summary=f"KVM/arm64 of Linux {release}: {what}",
         cite=f"Linux v{release} arch/arm64/kvm (virt/kvm/arm, arch/arm/kvm)",
     )
-
-
-def _to_user_space(host: Host, cite: str, *caps: int, **changes: int | bool) -> Host:
-    interface = host.user_interface
-    assert interface is not None
-    columns: dict[str, Any] = {**changes, "extensions": interface.extensions | set(caps)}
-    return host.evolve(user_interface=interface._replace(**columns), cite=cite)
 
 
 KVM_3_11: Final = (
@@ -88,7 +83,6 @@ KVM_3_11: Final = (
         system_suspend_needs_others_off=False,
         cite="Linux v3.10 arch/arm/kvm/psci.c, kvm_psci_vcpu_on",
     )
-    .evolve(user_interface=UserInterface(), cite="Linux v3.11 arch/arm64/kvm/guest.c, kvm_vcpu_set_target; KVM_CAP_ARM_PSCI")
     .evolve(
         workaround_answers={},
         soc_id=None,
@@ -114,30 +108,21 @@ KVM_3_14: Final = (
     )
 )
 
-KVM_3_16: Final = _to_user_space(
-    (
-        _release(KVM_3_14, "3.16", "PSCI 0.2")
-        .evolve(
-            latest=PSCI_0_2,
-            versions=(PSCI_0_2,),
-            serves=_PSCI_0_2,
-            refuses=frozenset({"MIGRATE", "MIGRATE_INFO_UP_CPU"}),
-            cite="Linux v3.16 arch/arm/kvm/psci.c, kvm_psci_0_2_call",
-        )
-        .evolve(passes_context_id=True, cite="Linux commit aa8aeefe5e56 (in v3.16)")
-    ),
-    "Linux include/uapi/linux/kvm.h, KVM_CAP_ARM_PSCI_0_2; arch/arm64/include/uapi/asm/kvm.h, KVM_ARM_VCPU_PSCI_0_2 (in v3.16)",
-    102,
-    features=3,
+KVM_3_16: Final = (
+    _release(KVM_3_14, "3.16", "PSCI 0.2")
+    .evolve(
+        latest=PSCI_0_2,
+        versions=(PSCI_0_2,),
+        serves=_PSCI_0_2,
+        refuses=frozenset({"MIGRATE", "MIGRATE_INFO_UP_CPU"}),
+        cite="Linux v3.16 arch/arm/kvm/psci.c, kvm_psci_0_2_call",
+    )
+    .evolve(passes_context_id=True, cite="Linux commit aa8aeefe5e56 (in v3.16)")
 )
 
-KVM_4_2: Final = _to_user_space(
-    _release(KVM_3_16, "4.2", "an unknown function is answered -1").evolve(
-        unknown=Psci.NOT_SUPPORTED,
-        cite="Linux commit e2d997366dc5 (in v4.2) (not re-read)",
-    ),
-    "KVM_GET_MP_STATE on arm since Linux commit ecccf0cc722f (in v4.1) (not re-read)",
-    mp_state=True,
+KVM_4_2: Final = _release(KVM_3_16, "4.2", "an unknown function is answered -1").evolve(
+    unknown=Psci.NOT_SUPPORTED,
+    cite="Linux commit e2d997366dc5 (in v4.2) (not re-read)",
 )
 
 KVM_4_3: Final = _release(KVM_4_2, "4.3", "AFFINITY_INFO refuses a CPU that does not exist").evolve(
@@ -146,9 +131,7 @@ KVM_4_3: Final = _release(KVM_4_2, "4.3", "AFFINITY_INFO refuses a CPU that does
 )
 
 # What changed is a race between threads (Linux commit 6c7a5dce22b3): CPU_ON has one winner, as it always had here.
-KVM_4_12: Final = _to_user_space(
-    _release(KVM_4_3, "4.12", "CPU_ON has one winner"), "Linux arch/arm64/include/uapi/asm/kvm.h, KVM_ARM_VCPU_PMU_V3 (in v4.6)", features=4
-)
+KVM_4_12: Final = _release(KVM_4_3, "4.12", "CPU_ON has one winner")
 
 KVM_4_15: Final = _release(KVM_4_12, "4.15", "SMC gets -1 and never advances").evolve(
     undispatched={Conduit.SMC: Reply(((0, MASK64),), Resume.SAME)},
@@ -225,15 +208,11 @@ _RESET_LATER: Final = "Linux commit 358b28f09f0a (in v5.0 or v5.1)"
 KVM_5_0: Final = _release(KVM_4_18, "5.0", "as 4.18 but for what was not re-read").leave_unknown("resets_in_cpu_on")
 KVM_5_1: Final = _release(KVM_5_0, "5.1", "a started vCPU is reset when it is entered").evolve(resets_in_cpu_on=False, cite=_RESET_LATER)
 
-KVM_5_3: Final = _to_user_space(
-    _release(KVM_5_1, "5.3", "registers for the workarounds").evolve(
-        registers=("PSCI_VERSION", "SMCCC_ARCH_WORKAROUND_1", "SMCCC_ARCH_WORKAROUND_2"),
-        unknown_register=errno.ENOENT,
-        workaround_answers={**KVM_5_1.workaround_answers, "SMCCC_ARCH_WORKAROUND_1": smccc.spectre_v2_or_not_required},
-        cite="Linux commit 99adb567632b (in v5.3)",
-    ),
-    "Linux arch/arm64/include/uapi/asm/kvm.h, KVM_ARM_VCPU_SVE and PTRAUTH (in v5.2)",
-    features=7,
+KVM_5_3: Final = _release(KVM_5_1, "5.3", "registers for the workarounds").evolve(
+    registers=("PSCI_VERSION", "SMCCC_ARCH_WORKAROUND_1", "SMCCC_ARCH_WORKAROUND_2"),
+    unknown_register=errno.ENOENT,
+    workaround_answers={**KVM_5_1.workaround_answers, "SMCCC_ARCH_WORKAROUND_1": smccc.spectre_v2_or_not_required},
+    cite="Linux commit 99adb567632b (in v5.3)",
 )
 
 KVM_5_5: Final = (
@@ -275,14 +254,10 @@ KVM_5_12: Final = _release(KVM_5_10, "5.12", "TRNG").evolve(
     cite="Linux v5.12 arch/arm64/kvm/trng.c",
 )
 
-KVM_5_13: Final = _to_user_space(
-    _release(KVM_5_12, "5.13", "KVM's own service, PTP").evolve(
-        serves=KVM_5_12.serves | _VENDOR_HYP,
-        bitmap_resets={**KVM_5_12.bitmap_resets, "VENDOR_HYP_BMAP": 0x3},
-        cite="Linux v5.13 arch/arm64/kvm/hypercalls.c; Documentation/virt/kvm/arm/ptp_kvm.rst",
-    ),
-    "Linux include/uapi/linux/kvm.h, KVM_CAP_PTP_KVM (in v5.13)",
-    198,
+KVM_5_13: Final = _release(KVM_5_12, "5.13", "KVM's own service, PTP").evolve(
+    serves=KVM_5_12.serves | _VENDOR_HYP,
+    bitmap_resets={**KVM_5_12.bitmap_resets, "VENDOR_HYP_BMAP": 0x3},
+    cite="Linux v5.13 arch/arm64/kvm/hypercalls.c; Documentation/virt/kvm/arm/ptp_kvm.rst",
 )
 
 KVM_5_15: Final = (
@@ -320,41 +295,25 @@ KVM_5_18: Final = _release(KVM_5_17, "5.18", "PSCI 1.1, SYSTEM_RESET2").evolve(
     cite='Linux commit 512865d83fd9 ("KVM: arm64: Bump guest PSCI version to 1.1") (in v5.18)',
 )
 
-KVM_5_19: Final = _to_user_space(
-    (
-        _release(KVM_5_18, "5.19", "feature bitmaps, SYSTEM_SUSPEND on request")
-        .evolve(
-            registers=(*KVM_5_18.registers, "STD_BMAP", "STD_HYP_BMAP", "VENDOR_HYP_BMAP"),
-            cite='Linux commit 05714cab7d63 ("KVM: arm64: Setup a framework for hypercall bitmap firmware registers") (in v5.19)',
-        )
-        .evolve(
-            serves=KVM_5_18.serves | {"SYSTEM_SUSPEND"},
-            cite="Linux commit bfbab4456877 (in v5.19)",
-        )
-    ),
-    "Linux include/uapi/linux/kvm.h, KVM_CAP_SYSTEM_EVENT_DATA, KVM_CAP_ARM_SYSTEM_SUSPEND, KVM_MP_STATE_SUSPENDED (in v5.19)",
-    215,
-    216,
-    suspended=True,
-    event_data=True,
+KVM_5_19: Final = (
+    _release(KVM_5_18, "5.19", "feature bitmaps, SYSTEM_SUSPEND on request")
+    .evolve(
+        registers=(*KVM_5_18.registers, "STD_BMAP", "STD_HYP_BMAP", "VENDOR_HYP_BMAP"),
+        cite='Linux commit 05714cab7d63 ("KVM: arm64: Setup a framework for hypercall bitmap firmware registers") (in v5.19)',
+    )
+    .evolve(
+        serves=KVM_5_18.serves | {"SYSTEM_SUSPEND"},
+        cite="Linux commit bfbab4456877 (in v5.19)",
+    )
 )
 
-KVM_6_4: Final = _to_user_space(
-    _release(KVM_5_19, "6.4", "SMC is served as HVC").evolve(
-        undispatched={},
-        immediates={Conduit.SMC: -1},
-        cite="Linux v6.4 arch/arm64/kvm/handle_exit.c, handle_smc",
-    ),
-    "Linux v6.4 arch/arm64/kvm/hypercalls.c, kvm_smccc_set_filter",
-    filter=True,
+KVM_6_4: Final = _release(KVM_5_19, "6.4", "SMC is served as HVC").evolve(
+    undispatched={},
+    immediates={Conduit.SMC: -1},
+    cite="Linux v6.4 arch/arm64/kvm/handle_exit.c, handle_smc",
 )
 
-KVM_6_5: Final = _to_user_space(
-    _release(KVM_6_4, "6.5", "features are the VM's, POWER_OFF is forgotten"),
-    "Linux commits 2251e9ff1573 and e3c1c0cae31e (in about v6.5) (not re-read), arch/arm64/kvm/arm.c, kvm_vcpu_init_check_features",
-    power_off_is_kept=False,
-    generic_target=True,
-)
+KVM_6_5: Final = _release(KVM_6_4, "6.5", "features are the VM's, POWER_OFF is forgotten")
 
 KVM_6_12: Final = _release(KVM_6_5, "6.12", "as 6.5, its answers checked against recordings")
 
@@ -372,14 +331,10 @@ KVM_6_13: Final = (
     )
 )
 
-KVM_6_15: Final = _to_user_space(
-    _release(KVM_6_13, "6.15", "a second vendor bitmap").evolve(
-        registers=(*KVM_6_13.registers, "VENDOR_HYP_BMAP_2"),
-        bitmap_resets={**KVM_6_13.bitmap_resets, "VENDOR_HYP_BMAP_2": 0x0},
-        cite="Linux commit c0000e58c74e (in v6.15)",
-    ),
-    "Linux include/uapi/linux/kvm.h, KVM_CAP_ARM_WRITABLE_IMP_ID_REGS (in v6.15)",
-    239,
+KVM_6_15: Final = _release(KVM_6_13, "6.15", "a second vendor bitmap").evolve(
+    registers=(*KVM_6_13.registers, "VENDOR_HYP_BMAP_2"),
+    bitmap_resets={**KVM_6_13.bitmap_resets, "VENDOR_HYP_BMAP_2": 0x0},
+    cite="Linux commit c0000e58c74e (in v6.15)",
 )
 
 # Linux commit 1744a6ef48b9 (in v7.0): a CPU_OFF by SMC no longer makes the next CPU_ON skip an instruction, which is not modelled.

@@ -11,6 +11,7 @@ from typing import Final
 from firmware.errors import UserError
 from firmware.host import Host
 from firmware.hosts import kvm
+from firmware.hosts.kvm_interface import interface_at
 
 _STABLE: Final = (kvm.KVM_4_9_99, kvm.KVM_4_14_39, kvm.KVM_4_16_7)
 # In the order of what they have: the stable releases are 4.16's kin.
@@ -74,7 +75,10 @@ def release_named(name: str) -> Host | None:
     row = [host for host in mainline if _number(host) <= asked[:2]][-1]
     if len(asked) > 2 and asked[2]:
         row = _stable_row(name, asked)
-    return row if row.name == name else row.evolve(name=name, summary=f"{row.summary} ({row.name})", cite=row.sources["name"])
+    if row.name == name:
+        return row
+    interface = interface_at(asked)
+    return row.evolve(name=name, summary=f"{row.summary} ({row.name})", user_interface=interface, cite=row.sources["name"])
 
 
 def _stable_row(name: str, asked: tuple[int, ...]) -> Host:

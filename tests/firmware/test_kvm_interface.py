@@ -6,10 +6,10 @@ import errno
 
 import pytest
 
-from firmware.errors import KernelError, UserError
+from firmware.errors import KernelError, RegisterListError, UserError
 from firmware.host import Mitigations
 from firmware.hosts import host_named
-from firmware.kvm import KVM_CAP_ARM_SYSTEM_SUSPEND, Exit, FilterAction, Vm
+from firmware.kvm import KVM_ARM_VM_SMCCC_CTRL, KVM_ARM_VM_SMCCC_FILTER, KVM_CAP_ARM_SYSTEM_SUSPEND, Exit, FilterAction, Vm
 from firmware.trap import Conduit, EntryState, MpStateValue, Resume
 
 PSCI_VERSION = 0x6030_0000_0014_0000
@@ -61,9 +61,15 @@ def test_nothing_can_be_asked_of_a_vcpu_that_was_not_initialised() -> None:
 
 @pytest.mark.parametrize(
     ("host", "target", "number"),
-    [("kvm-6.12", 3, errno.EINVAL), ("kvm-6.12", 5, 0), ("kvm-6.1", 5, errno.EINVAL), ("kvm-4.19", 4, 0), ("kvm-4.19", 0, errno.EINVAL)],
+    [
+        ("kvm-6.12", 3, errno.EINVAL),
+        ("kvm-6.6", 5, 0),
+        ("kvm-6.5", 5, errno.EINVAL),
+        ("kvm-4.19", 4, 0),
+        ("kvm-4.19", 0, errno.EINVAL),
+    ],
 )
-def test_a_target_is_the_hosts_or_since_6_5_the_generic_one(host: str, target: int, number: int) -> None:
+def test_a_target_is_the_hosts_or_since_6_6_the_generic_one(host: str, target: int, number: int) -> None:
     vcpu = vm(host, target=4).vcpus[0]
 
     if number:
@@ -77,7 +83,12 @@ def test_a_target_is_the_hosts_or_since_6_5_the_generic_one(host: str, target: i
     [
         ("kvm-3.11", (PSCI_0_2,), errno.ENOENT),  # bit 2 came with 3.16
         ("kvm-3.16", (PSCI_0_2,), 0),
-        ("kvm-4.2", (1 << 3,), errno.ENOENT),
+        ("kvm-4.5", (1 << 3,), errno.ENOENT),
+        ("kvm-4.6", (1 << 3,), errno.EINVAL),  # the PMU
+        ("kvm-5.1", (1 << 4,), errno.ENOENT),
+        ("kvm-5.2", (1 << 4,), errno.EINVAL),  # SVE
+        ("kvm-6.15", (1 << 8,), errno.ENOENT),
+        ("kvm-6.16", (1 << 8,), errno.EINVAL),  # HAS_EL2_E2H0
         ("kvm-6.12", (1 << 3,), errno.EINVAL),  # known, and not offered here
         ("kvm-6.12", (EL1_32BIT,), errno.EINVAL),
         ("kvm-6.12", (1 << 20,), errno.ENOENT),
@@ -129,14 +140,37 @@ def test_the_version_survives_another_initialisation() -> None:
     assert machine.vcpus[0].get_one_reg(PSCI_VERSION) == 0x2
 
 
+# Read in 5.17, 6.1 and 6.12: arch/arm64/kvm/reset.c, kvm_reset_vcpu, takes the stored entry and leaves KVM_REQ_VCPU_RESET.
+@pytest.mark.parametrize("host", ["kvm-5.15", "kvm-6.12"])
+def test_another_initialisation_takes_the_waiting_reset_and_leaves_one_to_pc_0(host: str) -> None:
+    first, second = ready(host).vcpus
+    first.call(Conduit.HVC, 0xC400_0003, 1, ENTRY, CONTEXT)
+
+    assert second.init(features=(PSCI_0_2 | POWER_OFF,)) == EntryState(ENTRY, CONTEXT, 0x3C5, False)
+    assert second.get_mp_state() is MpStateValue.STOPPED
+    assert second.registers_at_entry() == EntryState(0, 0, 0x3C5, False)
+    assert second.registers_at_entry() is None
+
+
+@pytest.mark.parametrize("host", ["kvm-4.19", "kvm-6.12"])
+def test_an_initialisation_with_nothing_waiting_resets_once(host: str) -> None:
+    second = ready(host).vcpus[1]
+
+    assert second.init(features=(PSCI_0_2 | POWER_OFF,)) == EntryState(0, 0, 0x3C5, False)
+    assert second.run() == (None, None)
+
+
 # ---- registers
 
 
 def test_the_list_is_too_short_and_says_how_many_there_are() -> None:
     vcpu = ready().vcpus[0]
 
-    assert "7 firmware registers" in refused(lambda: vcpu.get_reg_list(6), errno.E2BIG)
-    assert vcpu.get_reg_list(7)[0] == PSCI_VERSION
+    with pytest.raises(RegisterListError, match="7 firmware registers") as error:
+        vcpu.get_reg_list(6)
+
+    assert (error.value.errno, error.value.count) == (errno.E2BIG, 7)
+    assert vcpu.get_reg_list(error.value.count)[0] == PSCI_VERSION
 
 
 def test_a_write_through_one_vcpu_is_read_through_all() -> None:
@@ -159,7 +193,8 @@ def test_a_bitmap_locks_with_the_first_run_of_any_vcpu_a_stopped_one_included() 
 
 
 def test_multiprocessing_states_came_with_4_1_and_suspended_with_5_19() -> None:
-    refused(ready("kvm-3.16").vcpus[0].get_mp_state, errno.EINVAL)
+    refused(ready("kvm-4.0").vcpus[0].get_mp_state, errno.EINVAL)
+    assert ready("kvm-4.1").vcpus[1].get_mp_state() is MpStateValue.STOPPED
     refused(lambda: ready("kvm-5.18").vcpus[0].set_mp_state(10), errno.EINVAL)
     refused(lambda: ready("kvm-6.12").vcpus[0].set_mp_state(1), errno.EINVAL)
 
@@ -209,8 +244,16 @@ def test_an_event_has_flags_and_since_5_19_data(host: str, expected: Exit) -> No
 # ---- the SMCCC filter
 
 
-def test_releases_before_6_4_have_no_filter() -> None:
-    refused(lambda: vm("kvm-6.1").set_smccc_filter(0x8400_0000, 1, FilterAction.DENY), errno.ENXIO)
+def test_releases_before_6_4_have_no_attributes_of_a_vm_and_so_no_filter() -> None:
+    refused(lambda: vm("kvm-6.3").set_smccc_filter(0x8400_0000, 1, FilterAction.DENY), errno.EINVAL)
+    refused(lambda: vm("kvm-6.3").has_device_attr(KVM_ARM_VM_SMCCC_CTRL, KVM_ARM_VM_SMCCC_FILTER), errno.EINVAL)
+
+
+def test_the_filter_is_the_only_attribute_of_a_vm() -> None:
+    vm("kvm-6.4").has_device_attr(KVM_ARM_VM_SMCCC_CTRL, KVM_ARM_VM_SMCCC_FILTER)
+
+    for group, attribute in ((KVM_ARM_VM_SMCCC_CTRL, 1), (1, 0)):
+        refused(lambda group=group, attribute=attribute: vm("kvm-6.4").has_device_attr(group, attribute), errno.ENXIO)
 
 
 def test_a_filter_does_not_see_what_is_answered_in_front_of_it() -> None:
