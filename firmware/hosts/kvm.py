@@ -92,20 +92,16 @@ KVM_3_11: Final = (
     )
 )
 
-# The first release that takes an MPIDR is 3.13 or 3.14; which one was not re-read.
-KVM_3_13: Final = _release(KVM_3_11, "3.13", "as 3.11 but for what was not re-read").leave_unknown("target_rule", "inherits_endianness")
+KVM_3_13: Final = _release(KVM_3_11, "3.13", "CPU_ON takes an MPIDR, and the caller's endianness").evolve(
+    target_rule=psci.target_by_affinity_fields,
+    inherits_endianness=True,
+    cite="Linux v3.13 arch/arm/kvm/psci.c, kvm_psci_vcpu_on; in v3.12 it takes an index",
+)
 
-KVM_3_14: Final = (
-    _release(KVM_3_13, "3.14", "CPU_ON takes an MPIDR; SMC is undefined")
-    .evolve(
-        target_rule=psci.target_by_affinity_fields,
-        inherits_endianness=True,
-        cite="Linux v3.14 arch/arm/kvm/psci.c, kvm_psci_vcpu_on",
-    )
-    .evolve(
-        undispatched={Conduit.SMC: Reply(resume=Resume.UNDEF)},
-        cite="Linux commit e5cf9dcdbfd2 (in v3.14)",
-    )
+# Up to 3.13 CPU_ON also refuses a target whose thread is not in KVM_RUN yet; here each vCPU's is.
+KVM_3_14: Final = _release(KVM_3_13, "3.14", "SMC is undefined").evolve(
+    undispatched={Conduit.SMC: Reply(resume=Resume.UNDEF)},
+    cite="Linux commit e5cf9dcdbfd2 (in v3.14)",
 )
 
 KVM_3_16: Final = (
@@ -122,7 +118,7 @@ KVM_3_16: Final = (
 
 KVM_4_2: Final = _release(KVM_3_16, "4.2", "an unknown function is answered -1").evolve(
     unknown=Psci.NOT_SUPPORTED,
-    cite="Linux commit e2d997366dc5 (in v4.2) (not re-read)",
+    cite="Linux commit e2d997366dc5 (in v4.2), arch/arm/kvm/psci.c, kvm_psci_0_2_call and kvm_psci_0_1_call",
 )
 
 KVM_4_3: Final = _release(KVM_4_2, "4.3", "AFFINITY_INFO refuses a CPU that does not exist").evolve(
@@ -204,14 +200,15 @@ KVM_4_18: Final = _release(KVM_4_17, "4.18", "ARCH_WORKAROUND_2, switched by the
     cite="Linux v4.19 virt/kvm/arm/psci.c, kvm_hvc_call_handler, and arch/arm64/kvm/hyp/hyp-entry.S (in v4.18)",
 )
 
-_RESET_LATER: Final = "Linux commit 358b28f09f0a (in v5.0 or v5.1)"
-KVM_5_0: Final = _release(KVM_4_18, "5.0", "as 4.18 but for what was not re-read").leave_unknown("resets_in_cpu_on")
-KVM_5_1: Final = _release(KVM_5_0, "5.1", "a started vCPU is reset when it is entered").evolve(resets_in_cpu_on=False, cite=_RESET_LATER)
+KVM_5_0: Final = _release(KVM_4_18, "5.0", "a started vCPU is reset when it is entered").evolve(
+    resets_in_cpu_on=False,
+    cite='Linux commit 358b28f09f0a ("arm/arm64: KVM: Allow a VCPU to fully reset itself") (in v5.0, by kvm-arm-fixes-for-5.0)',
+)
 
-KVM_5_3: Final = _release(KVM_5_1, "5.3", "registers for the workarounds").evolve(
+KVM_5_3: Final = _release(KVM_5_0, "5.3", "registers for the workarounds").evolve(
     registers=("PSCI_VERSION", "SMCCC_ARCH_WORKAROUND_1", "SMCCC_ARCH_WORKAROUND_2"),
     unknown_register=errno.ENOENT,
-    workaround_answers={**KVM_5_1.workaround_answers, "SMCCC_ARCH_WORKAROUND_1": smccc.spectre_v2_or_not_required},
+    workaround_answers={**KVM_5_0.workaround_answers, "SMCCC_ARCH_WORKAROUND_1": smccc.spectre_v2_or_not_required},
     cite="Linux commit 99adb567632b (in v5.3)",
 )
 

@@ -29,7 +29,6 @@ RELEASES: Final = (
     kvm.KVM_4_17,
     kvm.KVM_4_18,
     kvm.KVM_5_0,
-    kvm.KVM_5_1,
     kvm.KVM_5_3,
     kvm.KVM_5_5,
     kvm.KVM_5_7,

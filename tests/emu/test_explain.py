@@ -96,8 +96,10 @@ def test_releases_that_have_the_same_to_tell_are_told_as_one() -> None:
     assert "\n  kvm-6.13 to kvm-7.0 served at PSCI 1.3\n" in text
 
 
-def test_a_column_that_nobody_has_a_source_for_is_told_as_unknown() -> None:
-    assert "resets_in_cpu_on: unknown, modelled as True" in explain("CPU_ON", "kvm-5.0")
+def test_a_column_that_nobody_has_a_source_for_is_told_as_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(HOSTS, "kvm-4.18", HOSTS["kvm-4.18"].leave_unknown("resets_in_cpu_on"))
+
+    assert "resets_in_cpu_on: unknown, modelled as True" in explain("CPU_ON", "kvm-4.18")
 
 
 def test_a_hosts_deviation_is_told_with_its_source() -> None:

@@ -65,7 +65,7 @@ def test_every_bug_is_a_test_or_is_left_out_with_a_reason() -> None:
 
 
 @pytest.mark.parametrize(
-    ("host", "target", "result"), [("kvm-3.11", 1, 0), ("kvm-3.11", 0x100, INVALID_PARAMETERS), ("kvm-3.14", 0x100, 0)]
+    ("host", "target", "result"), [("kvm-3.11", 1, 0), ("kvm-3.12", 0x100, INVALID_PARAMETERS), ("kvm-3.13", 0x100, 0)]
 )
 def test_cpu_on_took_its_target_for_a_vcpu_index(host: str, target: int, result: int) -> None:
     machine = Vm(host_named(host), (0, 0x100))
@@ -134,7 +134,7 @@ def test_cpu_on_has_one_winner(host: str) -> None:
     assert [machine.vcpus[vcpu].call(Conduit.HVC, CPU_ON, 1, ENTRY).regs[0] for vcpu in (0, 2, 1)] == [0, ALREADY_ON, ALREADY_ON]
 
 
-@pytest.mark.parametrize(("host", "at_entry"), [("kvm-4.18", None), ("kvm-5.1", EntryState(ENTRY, CONTEXT, 0x3C5, False))])
+@pytest.mark.parametrize(("host", "at_entry"), [("kvm-4.20", None), ("kvm-5.0", EntryState(ENTRY, CONTEXT, 0x3C5, False))])
 def test_the_reset_moved_from_cpu_on_to_the_targets_entry(host: str, at_entry: EntryState | None) -> None:
     machine = ready(host)
     machine.vcpus[0].call(Conduit.HVC, CPU_ON, 1, ENTRY, CONTEXT)
@@ -142,7 +142,7 @@ def test_the_reset_moved_from_cpu_on_to_the_targets_entry(host: str, at_entry: E
     assert machine.vcpus[1].run()[0] == at_entry
 
 
-@pytest.mark.parametrize(("host", "read"), [("kvm-5.1", False), ("kvm-5.13", False), ("kvm-5.15", True), ("kvm-7.0", True)])
+@pytest.mark.parametrize(("host", "read"), [("kvm-5.0", False), ("kvm-5.13", False), ("kvm-5.15", True), ("kvm-7.0", True)])
 def test_a_waiting_reset_was_not_read_by_user_space(host: str, read: bool) -> None:
     machine = ready(host)
     machine.vcpus[0].call(Conduit.HVC, CPU_ON, 1, ENTRY, CONTEXT)
