@@ -161,6 +161,7 @@ class Host:
     system_suspend_needs_capability: bool
     system_suspend_needs_others_off: bool
     system_suspend_entry_first: bool = False  # the entry point is looked at before the other vCPUs
+    system_event_stops_vcpus: bool = True  # SYSTEM_OFF and SYSTEM_RESET leave every vCPU OFF; otherwise the VMM has to see to it
     any_reset_type: bool = False  # SYSTEM_RESET2 takes every reset_type
 
     # The other services.

@@ -126,7 +126,8 @@ def _visible_state(call: Call, vcpu: int) -> PowerState:
 
 
 def _leave(call: Call, event: SystemEventType, flags: int = 0, *, padded: bool = True) -> Result:
-    call.power.stop_all()
+    if call.host.system_event_stops_vcpus:
+        call.power.stop_all()
     # INTERNAL_FAILURE is what a guest finds in x0 if the VMM lets it run on all the same.
     return Result((Psci.INTERNAL_FAILURE,), Resume.EXIT, (SystemEvent(event, flags),), padded)
 

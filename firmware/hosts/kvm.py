@@ -114,9 +114,15 @@ KVM_3_16: Final = (
         cite="Linux v3.16 arch/arm/kvm/psci.c, kvm_psci_0_2_call",
     )
     .evolve(passes_context_id=True, cite="Linux commit aa8aeefe5e56 (in v3.16)")
+    .evolve(system_event_stops_vcpus=False, cite="Linux v3.16 arch/arm/kvm/psci.c, kvm_prepare_system_event")
 )
 
-KVM_4_2: Final = _release(KVM_3_16, "4.2", "an unknown function is answered -1").evolve(
+KVM_3_19: Final = _release(KVM_3_16, "3.19", "SYSTEM_OFF and SYSTEM_RESET stop every vCPU").evolve(
+    system_event_stops_vcpus=True,
+    cite="Linux commit cf5d318865e2 (in v3.19), arch/arm/kvm/psci.c, kvm_prepare_system_event",
+)
+
+KVM_4_2: Final = _release(KVM_3_19, "4.2", "an unknown function is answered -1").evolve(
     unknown=Psci.NOT_SUPPORTED,
     cite="Linux commit e2d997366dc5 (in v4.2), arch/arm/kvm/psci.c, kvm_psci_0_2_call and kvm_psci_0_1_call",
 )

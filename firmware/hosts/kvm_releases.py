@@ -20,6 +20,7 @@ RELEASES: Final = (
     kvm.KVM_3_13,
     kvm.KVM_3_14,
     kvm.KVM_3_16,
+    kvm.KVM_3_19,
     kvm.KVM_4_2,
     kvm.KVM_4_3,
     kvm.KVM_4_12,

@@ -12,15 +12,17 @@ from typing import Final
 
 import pytest
 
+from firmware.abi import PowerState
 from firmware.host import Mitigations
 from firmware.hosts import host_named
 from firmware.kvm import Exit, Vm
-from firmware.trap import Conduit, EntryState, MpStateValue, Resume
+from firmware.trap import Conduit, EntryState, Resume
 from tests.firmware.test_kvm_interface import CONTEXT, ENTRY, POWER_OFF, PSCI_VERSION, ready, refused, vm
 
 NOT_SUPPORTED: Final = (1 << 64) - 1
 INVALID_PARAMETERS: Final = (1 << 64) - 2
 ALREADY_ON: Final = (1 << 64) - 4
+INTERNAL_FAILURE: Final = (1 << 64) - 6
 CPU_ON, CPU_ON_0_1, AFFINITY_INFO = 0xC400_0003, 0x95C1_BA60, 0xC400_0004
 
 # The bug, and the test that is named after it.
@@ -29,7 +31,7 @@ ROWS: Final = {
     "CPU_ON refused because the target's thread did not wait yet": "cpu_on_starts_a_vcpu_that_never_ran",
     "unknown id kills the guest": "an_unknown_id_was_undefined",
     "AFFINITY_INFO says OFF for a nonexistent CPU": "affinity_info_said_off_of_nobody",
-    "siblings keep running after SYSTEM_OFF": "system_off_stops_every_vcpu",
+    "siblings keep running after SYSTEM_OFF": "siblings_ran_on_after_system_off",
     "SMC loops forever": "smc_never_advanced",
     "CPU_ON race": "cpu_on_has_one_winner",
     "remote reset of a live vCPU's registers": "the_reset_moved_from_cpu_on_to_the_targets_entry",
@@ -95,14 +97,25 @@ def test_affinity_info_said_off_of_nobody(host: str, result: int) -> None:
     assert ready(host).vcpus[0].call(Conduit.HVC, AFFINITY_INFO, 0x55).regs[0] == result
 
 
-@pytest.mark.parametrize("host", ["kvm-4.2", "kvm-6.12"])
-def test_system_off_stops_every_vcpu(host: str) -> None:
+@pytest.mark.parametrize("fid", [0x8400_0008, 0x8400_0009])
+@pytest.mark.parametrize(
+    ("host", "states"),
+    [
+        ("kvm-3.18", [PowerState.ON] * 2),
+        ("kvm-3.19", [PowerState.OFF] * 2),
+        ("kvm-6.12", [PowerState.OFF] * 2),
+    ],
+)
+def test_siblings_ran_on_after_system_off(host: str, states: list[PowerState], fid: int) -> None:
     machine = ready(host)
     machine.vcpus[0].call(Conduit.HVC, CPU_ON, 1, ENTRY)
     machine.vcpus[1].run()
-    machine.vcpus[0].call(Conduit.HVC, 0x8400_0008)
 
-    assert [vcpu.get_mp_state() for vcpu in machine.vcpus] == [MpStateValue.STOPPED] * 2
+    called = machine.vcpus[0].call(Conduit.HVC, fid)
+
+    # KVM_GET_MP_STATE is younger than 3.19.
+    assert machine.firmware.power.states == states
+    assert (called.resume, called.regs[0]) == (Resume.EXIT, INTERNAL_FAILURE)
 
 
 @pytest.mark.parametrize(
