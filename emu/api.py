@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from emu import machine, setup, snapshot
+from emu import machine, setup, snapshot, words
 from emu.checkpoint import Checkpoint
 from emu.hosts import host_of
 from emu.memory import DEFAULT_RAM_BYTES, parse_size
@@ -27,6 +27,7 @@ from emu.outcome import Outcome
 from emu.policyfile import policy_of
 from emu.registers import REGISTERS
 from emu.snapshot import Snapshot
+from emu.state import adopt
 from emu.symbols import Symbols
 from emu.trap import Record
 from firmware.abi import MASK64, PowerState
@@ -179,9 +180,9 @@ class Machine:
         rest: dict[str, object] = {name: None if path is None else Path(path) for name, path in _paths(kernel, bios, initrd, dtb)}
         rest |= {
             "append": append,
-            "cpu": setup.parse_cpu(cpu),
-            "seed": setup.parse_number("seed", str(seed)),
-            "max_insns": None if max_insns is None else setup.parse_positive("max_insns", str(max_insns)),
+            "cpu": words.parse_cpu(cpu),
+            "seed": words.parse_number("seed", str(seed)),
+            "max_insns": None if max_insns is None else words.parse_positive("max_insns", str(max_insns)),
             "no_reboot": no_reboot,
         }
         choices = setup.Choices(
@@ -213,7 +214,7 @@ class Machine:
         self = cls.__new__(cls)
         self._text, self._typed, self._seen = bytearray(), lambda _limit: b"", []
         self._control(machine.Machine(kept.setup, output=self._text.extend))
-        self._inner.restore(kept.state)
+        adopt(self._inner, kept.state)
         return self
 
     def __enter__(self) -> Self:
@@ -237,8 +238,8 @@ class Machine:
             raise UserError("run_until takes either call= or console=")
         if call is not None:
             check_function_name(self._inner.config, call)
-            return self._inner.run(setup.CallPoint(call, 1))
-        return self._inner.run(setup.parse_until(self._inner.config, f"console:{console}"))
+            return self._inner.run(words.CallPoint(call, 1))
+        return self._inner.run(words.parse_until(self._inner.config, f"console:{console}"))
 
     def step(self, instructions: int = 1) -> Outcome | None:
         """Run the vCPU whose turn it is for some instructions; return how the run ended, if it did."""
@@ -254,7 +255,7 @@ class Machine:
 
     def restore(self, kept: Snapshot) -> None:
         """Go on from a snapshot of this machine's."""
-        self._inner.restore(kept.state)
+        adopt(self._inner, kept.state)
 
     def checkpoint(self) -> Checkpoint:
         """Return an instant to go back to many times, by its `restore`, at the cost of what was touched since."""
@@ -272,7 +273,7 @@ class Machine:
         by, destination = policy_of(policy), host_of(host)
         like = dataclasses.replace(
             self._inner.config,
-            mitigations=(setup.parse_host_cpu(host_cpu),),
+            mitigations=(words.parse_host_cpu(host_cpu),),
             conduits=frozenset({destination.default_conduit}),
         )
         fresh = destination_of(like, destination, by, by.machine_type(machine_type), None)
@@ -327,8 +328,8 @@ class Machine:
 
 def _cpus(smp: int | str | None, mpidrs: tuple[int, ...] | None) -> tuple[int, ...]:
     if mpidrs is None:
-        return setup.parse_smp("1" if smp is None else str(smp))
-    return setup.check_mpidrs(mpidrs, None if smp is None else len(setup.parse_smp(str(smp))))
+        return words.parse_smp("1" if smp is None else str(smp))
+    return words.check_mpidrs(mpidrs, None if smp is None else len(words.parse_smp(str(smp))))
 
 
 def _paths(*paths: Path_ | None) -> list[tuple[str, Path_ | None]]:

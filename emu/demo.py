@@ -12,7 +12,8 @@ from emu.hosts import host_of
 from emu.lists import show
 from emu.machine import Machine
 from emu.report import Log
-from emu.setup import Choices, make, parse_smp
+from emu.setup import Choices, make
+from emu.words import parse_smp
 from guests import elf_path
 
 _CONCLUSION: Final = re.compile(r"^ *conclusion: (?P<key>[^=]+?) = (?P<value>.*)$", re.MULTILINE)

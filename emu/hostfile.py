@@ -21,8 +21,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from emu.setup import MAX_VCPUS, parse_smccc, parse_version
 from emu.tomlfile import check_keys, choice, convert, listed, read_table, text
+from emu.words import MAX_VCPUS, parse_smccc, parse_version
 from firmware.abi import MASK32, MASK64, PSCI_0_1, PowerState, Psci, Version
 from firmware.dispatch import configuration, function_names
 from firmware.errors import InputError, UserError, unknown

@@ -35,11 +35,11 @@ from emu.parking import is_parked
 from emu.registers import SCTLR_EE, SCTLR_EL1
 from emu.scheduler import Clock, Scheduler
 from emu.semihosting import HLT_SEMIHOSTING, Semihosting
-from emu.setup import CallPoint, Setup
-from emu.state import MachineState, adopt, capture
+from emu.setup import Setup
 from emu.trap import Record, TrapPath
 from emu.turns import Turns
 from emu.vcpu import Vcpu, Wait, serve_system_registers, standstill
+from emu.words import CallPoint
 from firmware import fwregs
 from firmware.abi import ENTRY_PSTATE, MASK32, MASK64, SMC64, PowerState, Version
 from firmware.dispatch import Firmware
@@ -191,14 +191,6 @@ class Machine:
     def setup_as_it_is(self) -> Setup:
         """The setup of a machine that could go on in this one's place: what was loaded comes along, registers have their values."""
         return dataclasses.replace(self.setup, config=self.config, boot=self.board.boot, version_changes=(), until=None)
-
-    def snapshot(self) -> MachineState:
-        """Return the whole state, between two turns; raise UserError for a run that is over."""
-        return capture(self)
-
-    def restore(self, state: MachineState) -> None:
-        """Go on from a state of this machine's, or of one with the same setup."""
-        adopt(self, state)
 
     # ---- what a reply asks of the machine
 

@@ -8,7 +8,7 @@ from functools import partial
 from typing import NamedTuple
 
 from emu.machine import Machine
-from emu.state import adopt
+from emu.state import adopt, capture
 from firmware.abi import PSCI_0_1, Version
 from firmware.host import Config, Host
 from firmware.migration import Migration, carried, created, plan
@@ -47,7 +47,7 @@ def move(
     migration = plan(machine.config, fresh, policy, partial(view, conduit=Conduit(machine.setup.method)))
     if migration.config is None:
         return Moved(migration, None)
-    state = machine.snapshot()
+    state = capture(machine)
     setup = dataclasses.replace(machine.setup_as_it_is, config=migration.config)
     destination = Machine(setup, output=output, typed=typed)
     adopt(destination, state, carried(state.firmware, machine.config.host, migration.config))

@@ -20,8 +20,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from emu.setup import parse_number, parse_version, parse_version_value
 from emu.tomlfile import check_keys, choice, convert, listed, read_table, text
+from emu.words import parse_number, parse_version, parse_version_value
 from firmware.abi import Version
 from firmware.errors import InputError, UserError, unknown
 from firmware.fwregs import BY_NAME

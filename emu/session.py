@@ -18,9 +18,10 @@ from emu.files import opened, protect
 from emu.machine import Machine
 from emu.outcome import ExitCode, Outcome
 from emu.report import Log, crash
-from emu.setup import Setup, parse_debug
-from emu.state import MachineState
+from emu.setup import Setup
+from emu.state import MachineState, adopt
 from emu.terminal import Output, standard_input
+from emu.words import parse_debug
 from firmware.errors import UserError
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class Session:
         """Build a machine and show it from its first instruction on, or from a state."""
         machine = Machine(setup, output=self.output, typed=self.typed)
         if state is not None:
-            machine.restore(state)
+            adopt(machine, state)
         self._stack.enter_context(_on_interrupt(self._interrupt))
         self._stack.enter_context(told_of_aborts(partial(self._tell_of_abort, machine)))
         self.show(machine)

@@ -3,37 +3,36 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from emu.devicetree import Method, PsciIds, PsciNode, Spec, amend, build, psci_node
-from emu.engine import CPU_MODELS
 from emu.hosts import host_of
 from emu.loader import Boot, read_file
 from emu.memory import DEFAULT_RAM_BYTES, PVTIME, RAM_BASE, MiB, Region, ram
+from emu.words import (
+    CallPoint,
+    parse_assignment,
+    parse_call_point,
+    parse_conduit,
+    parse_host_cpu,
+    parse_number,
+    parse_smccc,
+    parse_version,
+    parse_version_of,
+    parse_version_value,
+)
 from firmware import fwregs
-from firmware.abi import AFFINITY_MASK, PSCI_0_1, PSCI_VERSIONS, SMCCC_VERSIONS, Version
-from firmware.dispatch import Firmware, check_function_name, configuration
+from firmware.abi import PSCI_0_1, PSCI_VERSIONS, Version
+from firmware.dispatch import Firmware, configuration
 from firmware.errors import UserError, unknown
-from firmware.host import SPECTRE_STATES, SSBD_STATES, Config, Host, Mitigations
-from firmware.trap import Conduit
+from firmware.host import Config, Host, Mitigations
 
-MAX_VCPUS: Final = 8
 DEFAULT_CPU: Final = "cortex-a57"
 CAPABILITIES: Final = ("system-suspend",)
 _GUEST_RAM_BYTES: Final = 16 * MiB  # what the guests that come along need is a hundredth of it
-
-_NS: Final = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": 1_000_000_000}
-
-
-class CallPoint(NamedTuple):
-    """The instant after the Nth trap of a function, counted over all vCPUs from 1."""
-
-    function: str
-    number: int
 
 
 class VersionChange(NamedTuple):
@@ -140,7 +139,7 @@ def make(choices: Choices) -> Setup:
     for part in [] if choices.psci is None else choices.psci.split(","):
         text, at, point = part.partition("@")
         if at:
-            changes.append((_version("PSCI", text, PSCI_VERSIONS), point))
+            changes.append((parse_version_of("PSCI", text, PSCI_VERSIONS), point))
         else:
             versions.append(None if text == "none" else parse_version(text))
     if len(versions) > 1:
@@ -195,58 +194,6 @@ def guest_config(host: Host, mitigations: Mitigations, mpidrs: tuple[int, ...] =
     )
 
 
-# ---- spellings
-
-
-def parse_version(text: str) -> Version:
-    return _version("PSCI", text, PSCI_VERSIONS, ", none")
-
-
-def parse_smccc(text: str) -> Version:
-    return _version("SMCCC", text, SMCCC_VERSIONS)
-
-
-def _version(standard: str, text: str, known: tuple[Version, ...], others: str = "") -> Version:
-    for version in known:
-        if str(version) == text:
-            return version
-    raise UserError(f"unknown {standard} version {text!r}; allowed: {', '.join(map(str, known))}{others}")
-
-
-def parse_version_value(text: str) -> int:
-    """Read a version register's value: a version such as 0.2, or the word."""
-    return parse_version(text).word if re.fullmatch(r"\d+\.\d+", text, re.ASCII) else parse_number("PSCI_VERSION", text)
-
-
-def parse_number(what: str, text: str, limit: int = 1 << 64) -> int:
-    """Read a whole number below `limit`, decimal or 0x; `what` is what an error calls it."""
-    number = None
-    if re.fullmatch(r"0[xX][0-9a-fA-F]{1,16}", text, re.ASCII):
-        number = int(text, 16)
-    elif re.fullmatch(r"[0-9]{1,20}", text, re.ASCII):
-        number = int(text)
-    if number is None or number >= limit:
-        raise UserError(f"{what} {text!r} is not a number from 0 to {limit - 1:#x}")
-    return number
-
-
-def parse_positive(what: str, text: str) -> int:
-    number = parse_number(what, text, 1 << 63)
-    if not number:
-        raise UserError(f"{what} {text} must be at least 1")
-    return number
-
-
-def parse_assignment(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not (name and equals and value):
-        raise UserError(f"-fwreg {text!r} is not NAME=VALUE; `psci-emu regs` lists the names")
-    if re.fullmatch(r"0[xX][0-9a-fA-F]{1,16}", name, re.ASCII):
-        named = [register.name for register in fwregs.REGISTERS if register.id == int(name, 16)]
-        return (named or [name])[0], value
-    return name.removeprefix("KVM_REG_ARM_"), value
-
-
 def _register(config: Config, name: str, value: str) -> tuple[int, int]:
     if name.startswith(("0x", "0X")):
         return int(name, 16), parse_number(name, value)
@@ -255,119 +202,3 @@ def _register(config: Config, name: str, value: str) -> tuple[int, int]:
     register = fwregs.BY_NAME[name]
     fwregs.find(config, register.id)  # ENOENT, if this host lacks it
     return register.id, parse_version_value(value) if name == "PSCI_VERSION" else parse_number(name, value)
-
-
-def parse_conduit(text: str) -> tuple[Method, frozenset[Conduit]]:
-    """Return the conduit the node names and the conduits the platform serves."""
-    table: dict[str, tuple[Method, frozenset[Conduit]]] = {
-        "hvc": ("hvc", frozenset({Conduit.HVC})),
-        "smc": ("smc", frozenset({Conduit.SMC})),
-        "both": ("hvc", frozenset(Conduit)),
-        "none": ("hvc", frozenset()),
-    }
-    if text not in table:
-        raise unknown("conduit", text, table)
-    return table[text]
-
-
-def parse_call_point(config: Config, text: str) -> CallPoint:
-    """Read call:NAME#N; #1 may be left out."""
-    match = re.fullmatch(r"call:(?P<name>[A-Za-z0-9_]+)(?:#(?P<number>[0-9]{1,9}))?", text, re.ASCII)
-    if match is None or match["number"] == "0" * len(match["number"] or "x"):
-        raise UserError(f"{text!r} is not call:NAME#N with N from 1")
-    return CallPoint(check_function_name(config, match["name"]), int(match["number"] or 1))
-
-
-def parse_until(config: Config, text: str) -> CallPoint | re.Pattern[bytes]:
-    """Read call:NAME#N or console:REGEX."""
-    if text.startswith("console:"):
-        try:
-            return re.compile(os.fsencode(text.removeprefix("console:")))
-        except (re.error, OverflowError, RecursionError) as error:
-            raise UserError(f"--until {text!r}: not a regular expression: {error}") from None
-    if not text.startswith("call:"):
-        raise UserError(f"--until {text!r} is neither call:NAME#N nor console:REGEX")
-    return parse_call_point(config, text)
-
-
-def parse_host_cpu(text: str | None) -> Mitigations:
-    """Read what the host's CPU needs and has: spectre-v2=vulnerable,ssbs; what is not named is as `Mitigations` has it."""
-    fields = {name.replace("_", "-"): default for name, default in Mitigations()._asdict().items()}
-    chosen: dict[str, Any] = {}
-    for part in [] if text is None else text.split(","):
-        key, equals, value = part.partition("=")
-        if key not in fields or key.replace("-", "_") in chosen:
-            raise unknown("CPU property", part, fields)
-        is_flag = isinstance(fields[key], bool)
-        states = SSBD_STATES if key == "ssbd" else SPECTRE_STATES
-        if is_flag == bool(equals) or (not is_flag and value not in states):
-            raise UserError(f"{part!r}: " + (f"{key} stands alone" if is_flag else f"{key} is one of {', '.join(states)}"))
-        chosen[key.replace("-", "_")] = True if is_flag else value
-    return Mitigations(**chosen)
-
-
-def parse_timeout(text: str) -> int:
-    """Read a virtual time: a number with ns, us, ms or s (the default), and return nanoseconds."""
-    match = re.fullmatch(r"(?P<number>\d{1,12}(?:\.\d{1,9})?)(?P<unit>ns|us|ms|s)?", text, re.ASCII)
-    nanoseconds = 0 if match is None else round(float(match["number"]) * _NS[match["unit"] or "s"])
-    if nanoseconds < 1:
-        raise UserError(f"--timeout {text!r} is not a virtual time such as 10s, 500ms or 20us")
-    return nanoseconds
-
-
-def parse_smp(text: str) -> tuple[int, ...]:
-    """Read N or cpus=N,clusters=M and return each vCPU's affinity fields: Aff1 the cluster, Aff0 the CPU in it."""
-    options = {}
-    for part in text.split(","):
-        key, equals, value = part.partition("=")
-        if not equals:
-            key, value = "cpus", part
-        if key not in ("cpus", "clusters") or key in options:
-            raise UserError(f"-smp {text!r}: {key!r} is not offered; allowed: N or cpus=N,clusters=M")
-        if not re.fullmatch(r"[0-9]{1,6}", value, re.ASCII) or not int(value):
-            raise UserError(f"-smp {text!r}: {key} must be a number from 1 to {MAX_VCPUS}")
-        options[key] = int(value)
-    cpus, clusters = options.get("cpus", 1), options.get("clusters", 1)
-    if cpus > MAX_VCPUS:
-        raise UserError(f"-smp {text!r}: at most {MAX_VCPUS} CPUs")
-    if cpus % clusters:
-        raise UserError(f"-smp {text!r}: {cpus} CPUs do not divide into {clusters} clusters")
-    size = cpus // clusters
-    return tuple(vcpu // size << 8 | vcpu % size for vcpu in range(cpus))
-
-
-def parse_mpidrs(text: str, count: int | None) -> tuple[int, ...]:
-    """Read a list of MPIDR affinity values, one per vCPU."""
-    return check_mpidrs(tuple(parse_number("--mpidr", part.strip()) for part in text.split(",")), count)
-
-
-def check_mpidrs(values: tuple[int, ...], count: int | None) -> tuple[int, ...]:
-    """Return MPIDR affinity values, one per vCPU, if a machine can have them."""
-    if not values:
-        raise UserError("--mpidr names no CPU")
-    for value in values:
-        if value & ~AFFINITY_MASK:
-            raise UserError(f"--mpidr {value:#x} has bits outside Aff3, Aff2, Aff1 and Aff0 ({AFFINITY_MASK:#x})")
-    if len(set(values)) != len(values):
-        raise UserError(f"--mpidr {', '.join(map(hex, values))}: two CPUs have the same value")
-    if len(values) > MAX_VCPUS or (count is not None and len(values) != count):
-        raise UserError(f"--mpidr names {len(values)} CPUs; {f'-smp asks for {count}' if count else f'at most {MAX_VCPUS} are offered'}")
-    return values
-
-
-def parse_cpu(text: str) -> str:
-    if text not in CPU_MODELS:
-        raise unknown("CPU model", text, CPU_MODELS)
-    return text
-
-
-DEBUG_CATEGORIES: Final = ("psci", "int", "in_asm", "engine")
-
-
-def parse_debug(text: str) -> frozenset[str]:
-    """Read -d's comma-separated categories."""
-    chosen = frozenset(text.split(","))
-    for category in sorted(chosen):
-        if category not in DEBUG_CATEGORIES:
-            raise unknown("-d category", category, DEBUG_CATEGORIES)
-    return chosen

@@ -27,7 +27,7 @@ from emu.loader import Boot, Kind, Segment, read_file
 from emu.machine import Machine
 from emu.memory import FLASH, MAX_RAM_BYTES, MIN_RAM_BYTES, PAGE_BYTES, PVTIME, RAM_BASE, GiB, MiB, Region, ram
 from emu.setup import Setup
-from emu.state import ConsoleState, MachineState, VcpuState
+from emu.state import ConsoleState, MachineState, VcpuState, capture
 from emu.tracefile import EntryLine, FirmwareLine, Header, Hex, Index, Time
 from emu.vcpu import Wait
 from firmware.errors import InputError, UserError
@@ -244,7 +244,7 @@ class Snapshot:
 
 def take(machine: Machine) -> Snapshot:
     """Return a snapshot of a machine that is between two turns."""
-    return Snapshot(machine.setup_as_it_is, machine.snapshot())
+    return Snapshot(machine.setup_as_it_is, capture(machine))
 
 
 def read(path: Path) -> Snapshot:

@@ -9,20 +9,18 @@ from __future__ import annotations
 import dataclasses
 import random
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from emu import architecture
 from emu.devices.pl011 import Pl011
 from emu.devices.timer import Timer, VcpuTimers
+from emu.machine import Machine
 from emu.memory import PAGE_BYTES
 from emu.pages import at_power_on, changed
 from emu.vcpu import Vcpu, Wait
 from firmware.dispatch import FirmwareState
 from firmware.errors import UserError
 from firmware.trap import EntryState, SystemEvent
-
-if TYPE_CHECKING:
-    from emu.machine import Machine
 
 RandomState = tuple[Any, ...]
 

@@ -25,6 +25,7 @@ from emu.checkpoint import Checkpoint
 from emu.engine import Engine
 from emu.memory import MiB, Region
 from emu.scheduler import Clock
+from emu.state import capture
 from emu.trap import TrapPath
 from firmware.dispatch import Firmware, configuration
 from firmware.hosts import host_named
@@ -240,7 +241,7 @@ def restore() -> None:
     for ram_bytes in (2 * MiB, 64 * MiB):
         machine = machine_of(_touching(), ram_bytes)
         machine.step(1)
-        before, kept = machine.snapshot(), Checkpoint(machine)
+        before, kept = capture(machine), Checkpoint(machine)
         taken: dict[str, list[float]] = {"execution": [], "trap": []}
         for _ in range(_ROUNDS):
             started = time.thread_time()
@@ -251,7 +252,7 @@ def restore() -> None:
             started = time.thread_time()
             run()
             taken["trap"].append((time.thread_time() - started) / (_LOOPS * len(_MIX)))
-        assert machine.snapshot() == before
+        assert capture(machine) == before
         execution, trap_ = (statistics.median(seconds) for seconds in taken.values())
         rate = f"{1 / execution:8,.0f} executions/s"
         print(f"restore, {ram_bytes >> 20:2} MiB: {rate}, {execution * 1e6:5.0f} us each, as long as {execution / trap_:.0f} traps")

@@ -18,7 +18,7 @@ from emu.matrixtext import as_json, as_markdown, as_text
 from emu.migrationtext import tell_registers, tell_views, verdicts
 from emu.outcome import ExitCode
 from emu.policyfile import policy_of
-from emu.setup import parse_host_cpu, parse_positive
+from emu.words import parse_host_cpu, parse_positive
 from firmware.errors import UserError
 from firmware.hosts import HOSTS
 from firmware.policy import DEFAULT_POLICY, POLICIES

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 
-from emu import setup as words
+from emu import words
 from emu.commands import Command
 from emu.commands.run import add_machine_options, add_version_options, inputs, setup_of
 from emu.hosts import host_of

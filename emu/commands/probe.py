@@ -10,14 +10,14 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from emu import setup as words
+from emu import words
 from emu.commands import Command
 from emu.hosts import host_of
 from emu.lists import show
 from emu.memory import DEFAULT_RAM_BYTES, parse_size
 from emu.outcome import ExitCode
 from emu.probe import Finding, Variant, first_divergence, groups, probe
-from emu.setup import Choices, make
+from emu.setup import DEFAULT_CPU, Choices, make
 from firmware.errors import UserError, unknown
 from firmware.host import Host
 from firmware.hosts import HOSTS
@@ -35,7 +35,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--append", default="earlycon", metavar="S", help="kernel command line; default earlycon")
     parser.add_argument("--smp", default="1", metavar="N", help="CPUs, or cpus=N,clusters=M")
     parser.add_argument("-m", dest="memory", metavar="SIZE", help="RAM; default 128M")
-    parser.add_argument("--cpu", default=words.DEFAULT_CPU, metavar="MODEL", help=f"default {words.DEFAULT_CPU}")
+    parser.add_argument("--cpu", default=DEFAULT_CPU, metavar="MODEL", help=f"default {DEFAULT_CPU}")
     parser.add_argument("--hosts", default="all", metavar="LIST", help="all, or hosts by comma")
     parser.add_argument("--psci", default="all", metavar="LIST", help="all that each host offers, default, or versions by comma")
     parser.add_argument("--conduit", metavar="C", help="hvc, smc, both or none; default each host's")

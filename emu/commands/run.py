@@ -7,7 +7,7 @@ import dataclasses
 import sys
 from pathlib import Path
 
-from emu import setup as words
+from emu import words
 from emu.commands import Command
 from emu.engine import CPU_MODELS
 from emu.files import protect, write
@@ -16,7 +16,7 @@ from emu.machine import Machine
 from emu.memory import DEFAULT_RAM_BYTES, parse_size
 from emu.outcome import ExitCode
 from emu.session import add_session_options, session
-from emu.setup import Choices, Setup
+from emu.setup import DEFAULT_CPU, Choices, Setup, make
 from firmware.errors import UserError
 
 _FILES = ("kernel", "bios", "initrd", "dtb", "symbols")
@@ -49,7 +49,7 @@ def add_machine_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--smp", metavar="N", help="1 to 8 CPUs, or cpus=N,clusters=M")
     parser.add_argument("--mpidr", metavar="LIST", help="MPIDR affinity value of each CPU")
     parser.add_argument("-m", dest="memory", metavar="SIZE", help="RAM, MiB or with K, M, G; default 128M")
-    parser.add_argument("--cpu", default=words.DEFAULT_CPU, metavar="MODEL", help=f"{', '.join(CPU_MODELS)}; default {words.DEFAULT_CPU}")
+    parser.add_argument("--cpu", default=DEFAULT_CPU, metavar="MODEL", help=f"{', '.join(CPU_MODELS)}; default {DEFAULT_CPU}")
     parser.add_argument("--psci-node", choices=("replace", "keep"), default="replace", help="what becomes of the psci node of -dtb")
     parser.add_argument("--no-reboot", action="store_true", help="end with 101 when the guest resets")
     parser.add_argument("--seed", default="0", metavar="N", help="schedule and entropy; 0 is plain round robin")
@@ -99,7 +99,7 @@ def setup_of(options: argparse.Namespace) -> Setup:
     count = None if options.smp is None else len(words.parse_smp(options.smp))
     mpidrs = words.parse_smp(options.smp or "1") if options.mpidr is None else words.parse_mpidrs(options.mpidr, count)
     ram_bytes = DEFAULT_RAM_BYTES if options.memory is None else parse_size(options.memory)
-    setup = words.make(choices_of(options, mpidrs, ram_bytes))
+    setup = make(choices_of(options, mpidrs, ram_bytes))
     setup = dataclasses.replace(
         setup,
         kernel=options.kernel,

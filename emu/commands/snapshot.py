@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
-from emu import setup as words
+from emu import words
 from emu.commands import Command
 from emu.commands.run import add_firmware_options, add_limit_options, add_machine_options, inputs, limited, setup_of
 from emu.lists import show

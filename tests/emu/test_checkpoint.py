@@ -14,6 +14,7 @@ from emu.machine import Machine
 from emu.memory import MiB
 from emu.pristine import PristineError
 from emu.setup import Choices, make
+from emu.state import capture
 from guests import catalogue
 from tests import real
 from tests.emu.test_snapshot import finished, setup_of, undisturbed, watched
@@ -65,14 +66,14 @@ def test_memory_is_as_it_was_whatever_was_written(ram_bytes: int) -> None:
     touch = [0xF900_0129, 0x9140_0529]  # str x9, [x9]; add x9, x9, #1, lsl #12
     machine = machine_of([*move32(9, SCRATCH), *(touch * pages), *SYSTEM_OFF], ram_bytes)
     machine.step(1)
-    before = machine.snapshot()
+    before = capture(machine)
     kept = Checkpoint(machine)
 
     for _ in range(4):
         machine.run()
         assert machine.memory.read(SCRATCH + (pages - 1) * 0x1000, 8) == struct.pack("<Q", SCRATCH + (pages - 1) * 0x1000)
         kept.restore()
-        assert machine.snapshot() == before
+        assert capture(machine) == before
 
 
 @pytest.mark.parametrize("host", ["spec", "kvm-6.12", "kvm-4.18"])
@@ -125,11 +126,11 @@ def test_where_the_host_does_not_tell_about_pages_every_page_is_put_back(monkeyp
     monkeypatch.setattr(checkpoint, "Pristine", refuse)
     machine = machine_of(PATCHES_ITSELF)
     machine.step(1)
-    before = machine.snapshot()
+    before = capture(machine)
     kept = Checkpoint(machine)
 
     for _ in range(2):
         assert machine.run().sentence == "system off"
         assert stored(machine) == (1, 2)
         kept.restore()
-        assert machine.snapshot() == before
+        assert capture(machine) == before

@@ -16,8 +16,9 @@ from emu.machine import Machine
 from emu.migrate import destination_of, move
 from emu.observer import Observer
 from emu.outcome import Outcome
-from emu.setup import CallPoint, Setup
+from emu.setup import Setup
 from emu.trap import Record
+from emu.words import CallPoint
 from firmware.host import Config
 from firmware.hosts import host_named
 from firmware.policy import DO_NOTHING, PSEUDO_REGISTER, Policy

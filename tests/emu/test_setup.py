@@ -9,8 +9,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from emu import setup as words
-from emu.setup import CallPoint, Choices, VersionChange, make
+from emu import words
+from emu.setup import Choices, VersionChange, make
+from emu.words import CallPoint
 from firmware.abi import Version
 from firmware.errors import RegisterError, UserError
 from firmware.trap import Conduit

@@ -18,9 +18,11 @@ from emu import architecture, snapshot
 from emu.machine import Machine
 from emu.observer import Observer
 from emu.outcome import Outcome
-from emu.setup import Choices, Setup, make, parse_smp
+from emu.setup import Choices, Setup, make
 from emu.snapshot import Snapshot, parts, read, take
+from emu.state import adopt, capture
 from emu.trap import Record
+from emu.words import parse_smp
 from firmware.errors import InputError, UserError
 from firmware.trap import Event, Reply
 from guests import catalogue, elf_path
@@ -105,7 +107,7 @@ def test_a_guest_that_was_kept_and_taken_up_again_ends_as_if_nothing_had_been(gu
         taken = through_a_file(take(run.machine), tmp_path)
 
         later = watched(dataclasses.replace(taken.setup, max_insns=ENOUGH_INSTRUCTIONS), run)
-        later.machine.restore(taken.state)
+        adopt(later.machine, taken.state)
 
         assert finished(later) == expected, f"turn {turns}"
 
@@ -115,24 +117,24 @@ def test_a_machine_goes_back_to_what_it_was(host: str) -> None:
     run = watched(setup_of("off-on-again", host))
     for _ in range(3):
         run.machine.step(None)
-    kept, seen, printed = run.machine.snapshot(), list(run.seen), bytes(run.printed)
+    kept, seen, printed = capture(run.machine), list(run.seen), bytes(run.printed)
     first = finished(run)
 
     again = watched(run.machine.setup_as_it_is, Watched(run.machine, seen, bytearray(printed)))
-    again.machine.restore(kept)
+    adopt(again.machine, kept)
     assert finished(again) == (first[0], first[1], first[2])
 
 
 def test_what_was_written_after_a_snapshot_is_gone_after_it_is_restored() -> None:
     machine = Machine(setup_of("prober"))
     machine.step(None)
-    kept = machine.snapshot()
+    kept = capture(machine)
     machine.memory.write(0x4700_0000, b"later")
 
-    machine.restore(kept)
+    adopt(machine, kept)
 
     assert machine.memory.read(0x4700_0000, 5) == bytes(5)
-    assert machine.snapshot() == kept
+    assert capture(machine) == kept
 
 
 def test_a_reset_after_a_snapshot_loads_what_was_loaded_at_first(tmp_path: Path) -> None:
@@ -143,7 +145,7 @@ def test_a_reset_after_a_snapshot_loads_what_was_loaded_at_first(tmp_path: Path)
     taken = through_a_file(take(run.machine), tmp_path)
 
     later = watched(taken.setup, run)
-    later.machine.restore(taken.state)
+    adopt(later.machine, taken.state)
 
     assert finished(later) == expected
 
@@ -153,7 +155,7 @@ def test_a_run_that_is_over_cannot_be_kept() -> None:
     machine.run()
 
     with pytest.raises(UserError, match="the run is over"):
-        machine.snapshot()
+        capture(machine)
 
 
 def test_a_machine_that_waits_for_a_version_change_cannot_be_kept() -> None:
@@ -161,7 +163,7 @@ def test_a_machine_that_waits_for_a_version_change_cannot_be_kept() -> None:
     machine.step(1)
 
     with pytest.raises(UserError, match="a version change"):
-        machine.snapshot()
+        capture(machine)
 
 
 @pytest.mark.parametrize("cpu", ["cortex-a57", "max"])
@@ -187,7 +189,7 @@ def test_a_linux_kernel_goes_on_from_a_file_to_its_last_psci_line(tmp_path: Path
     taken = through_a_file(take(run.machine), tmp_path)
 
     later = watched(dataclasses.replace(taken.setup, max_insns=setup.max_insns), run)
-    later.machine.restore(taken.state)
+    adopt(later.machine, taken.state)
 
     assert finished(later) == expected
     assert b"psci: SMC Calling Convention v1.1" in later.printed
@@ -296,7 +298,7 @@ def test_a_field_that_was_altered_is_refused_or_makes_another_machine_that_runs(
     except InputError:
         return
     machine = Machine(dataclasses.replace(taken.setup, max_insns=taken.state.instructions + 100_000))
-    machine.restore(taken.state)
+    adopt(machine, taken.state)
     machine.run()
 
 

@@ -12,7 +12,7 @@ import pytest
 from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
-from emu.setup import parse_smp
+from emu.words import parse_smp
 from firmware.errors import UserError
 from guests import FOLDER, Guest, catalogue, elf_path, toolchain
 

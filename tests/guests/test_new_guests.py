@@ -9,7 +9,8 @@ import pytest
 
 from emu.machine import Machine
 from emu.outcome import ExitCode
-from emu.setup import Choices, make, parse_smp
+from emu.setup import Choices, make
+from emu.words import parse_smp
 from guests import catalogue, elf_path
 
 MOST_INSTRUCTIONS: Final = 2_000_000

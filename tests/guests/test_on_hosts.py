@@ -12,7 +12,8 @@ import pytest
 from emu.machine import Machine
 from emu.outcome import ExitCode
 from emu.report import Log
-from emu.setup import CallPoint, Choices, make
+from emu.setup import Choices, make
+from emu.words import CallPoint
 from firmware.hosts import HOSTS
 from guests import Guest, catalogue, elf_path
 
