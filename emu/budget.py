@@ -45,7 +45,7 @@ _CODE: Final = {
     ),
 }
 
-_BLOCK: Final = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_void_p)
+BLOCK: Final = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_void_p)
 _STOP: Final = ctypes.PYFUNCTYPE(None, ctypes.c_void_p)
 
 
@@ -62,7 +62,7 @@ class Budget:
     def __init__(self, stop: ctypes.c_void_p) -> None:
         self._budget = _Budget(_ENDLESS, stop)
         self.argument = ctypes.c_void_p(ctypes.addressof(self._budget))
-        self.callback: Any = _native() or _BLOCK(self._count)
+        self.callback: Any = _native() or BLOCK(self._count)
 
     @property
     def left(self) -> int:

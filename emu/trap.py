@@ -16,8 +16,9 @@ from typing import Any, Final, NamedTuple
 
 from emu.engine import Engine
 from emu.exceptions import EXCP_HVC, EXCP_SMC
-from emu.registers import REGISTERS, SCTLR_EE, SCTLR_EL1, library
+from emu.registers import REGISTERS, SCTLR_EE, SCTLR_EL1
 from emu.scheduler import TRAP_NS, Clock
+from emu.unicorn import library
 from firmware.abi import MASK64, PowerState
 from firmware.dispatch import Firmware, functions_by_id
 from firmware.errors import UserError
