@@ -40,7 +40,10 @@ def test_firmware_imports_the_standard_library_and_itself(source: Path) -> None:
 
 @pytest.mark.parametrize("source", FIRMWARE, ids=relative)
 def test_firmware_performs_nothing(source: Path) -> None:
-    assert not imported(source) & {"os", "socket", "subprocess", "threading", "time", "random", "secrets", "pathlib", "io", "importlib"}
+    performs = {"os", "socket", "subprocess", "threading", "time", "random", "secrets", "pathlib", "io", "importlib"}
+    allowed = {"importlib"} if relative(source) == "firmware/hosts/__init__.py" else set()  # finds the file of a host
+
+    assert not imported(source) & (performs - allowed)
 
 
 def _names_unicorn(source: Path) -> bool:
