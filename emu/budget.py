@@ -12,7 +12,6 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
-import platform
 import struct
 from functools import cache
 from typing import Any, Final
@@ -87,8 +86,8 @@ class Budget:
 @cache
 def _native() -> Any | None:
     """Return a reference to the callback in machine code, or None where there can be none."""
-    code = _CODE.get(platform.machine())
-    if code is None or os.name != "posix":
+    code = _CODE.get(os.uname().machine) if os.name == "posix" else None
+    if code is None:
         return None
     page = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     page[: len(code)] = code

@@ -8,10 +8,10 @@
 from __future__ import annotations
 
 import dataclasses
-import random
 import re
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 from emu.board import Board
 from emu.devices.timer import VcpuTimers
@@ -62,6 +62,9 @@ from firmware.trap import (
     WriteMemory,
 )
 
+if TYPE_CHECKING:
+    from random import Random
+
 
 class Machine:
     """One virtual machine.
@@ -103,7 +106,7 @@ class Machine:
         self._is_running = False
         self.limits = Limits(setup)
         self._turns = Turns(self.clock, self.scheduler, self.limits, self._wake, self._unpark)
-        self.numbers: random.Random | None = None  # what answers RNDR, from the first time that is asked
+        self.numbers: Random | None = None  # what answers RNDR, from the first time that is asked
         serve_system_registers(self.engine, self.clock, lambda: self.vcpus, self._random_number)
         self._watch_call_points()
         self._power_on()
@@ -119,7 +122,9 @@ class Machine:
 
     def _random_number(self) -> int:
         if self.numbers is None:
-            self.numbers = random.Random(self.setup.seed)
+            from random import Random  # noqa: PLC0415  which few guests need
+
+            self.numbers = Random(self.setup.seed)
         return self.numbers.getrandbits(64)
 
     def open_again(self) -> None:

@@ -19,13 +19,13 @@ from emu.machine import Machine
 from emu.outcome import ExitCode, Outcome
 from emu.report import Log, crash
 from emu.setup import Setup
-from emu.state import MachineState, adopt
 from emu.terminal import Output, standard_input
 from emu.words import parse_debug
 from firmware.errors import UserError
 
 if TYPE_CHECKING:
     from emu.recorder import Recorder
+    from emu.state import MachineState
 
 _STDIO = ("stdio", "mon:stdio")  # the latter is what QEMU's -nographic means; the monitor here knows Ctrl-A x alone
 
@@ -57,6 +57,8 @@ class Session:
         """Build a machine and show it from its first instruction on, or from a state."""
         machine = Machine(setup, output=self.output, typed=self.typed)
         if state is not None:
+            from emu.state import adopt  # noqa: PLC0415  for a machine with a past
+
             adopt(machine, state)
         self._stack.enter_context(_on_interrupt(self._interrupt))
         self._stack.enter_context(told_of_aborts(partial(self._tell_of_abort, machine)))

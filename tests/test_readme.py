@@ -57,7 +57,7 @@ def test_the_python_examples_print_what_the_readme_shows(monkeypatch: pytest.Mon
 
 
 def test_every_option_of_run_is_in_the_readme() -> None:
-    parser = Parser()
+    parser = Parser(prog="psci-emu run")
     add_run_options(parser)
     names = {action.option_strings[0].lstrip("-") for action in parser._actions} - {"help", "h"}
 
