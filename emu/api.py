@@ -276,8 +276,9 @@ class Machine:
             mitigations=(words.parse_host_cpu(host_cpu),),
             conduits=frozenset({destination.default_conduit}),
         )
-        fresh = destination_of(like, destination, by, by.machine_type(machine_type), None)
-        moved = move(self._inner, fresh, by, output=self._text.extend, typed=self._typed)
+        kind = by.machine_type(machine_type)
+        fresh = destination_of(like, destination, by, kind, None)
+        moved = move(self._inner, fresh, by, kind, output=self._text.extend, typed=self._typed)
         if moved.machine is not None:
             self._control(moved.machine)
         return moved.migration

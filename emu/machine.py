@@ -295,7 +295,7 @@ class Machine:
     def _unpark(self, index: int) -> bool:
         """Look again at a loop that was found to lead nowhere; say whether its vCPU can go on."""
         self.engine.switch(index)
-        if is_parked(self.engine.instruction_at, self.engine.pc.get()):
+        if self.trap_path.repeats() or is_parked(self.engine.instruction_at, self.engine.pc.get()):
             return False
         self.vcpus[index].wait = Wait.NOTHING
         return True
@@ -425,10 +425,9 @@ class Machine:
         self.clock.now_ns += instructions
         vcpu.ready_ns = self.clock.now_ns
         progress = (self.clock.traps, self.console.printed_bytes + len(self.console.uart.tx))
-        if (
-            not self.limits.count(instructions, progress)
-            and vcpu.wait is Wait.NOTHING
-            and is_parked(self.engine.instruction_at, self.engine.pc.get())
+        progressed = self.limits.count(instructions, progress)
+        if vcpu.wait is Wait.NOTHING and (
+            self.trap_path.repeats() or (not progressed and is_parked(self.engine.instruction_at, self.engine.pc.get()))
         ):
             vcpu.wait = Wait.PARKED
 
