@@ -134,7 +134,9 @@ class Engine:
         self._is_exact = True
         self._word = ctypes.c_uint32()
         self._vector = (ctypes.c_uint8 * 16)()
-        self._budget = Budget(ctypes.cast(library.uc_emu_stop, ctypes.c_void_p))
+        stop, read = (ctypes.cast(function, ctypes.c_void_p) for function in (library.uc_emu_stop, library.uc_reg_read))
+        self._budget = Budget(stop, read, REGISTERS["pstate"])
+        self.was_stopped = False
         self._hook(unicorn.UC_HOOK_BLOCK, self._budget.callback, user_data=self._budget.argument)
         self._go_to_el1(cpu)
         self._scratch = Context(self.handle)
@@ -382,7 +384,7 @@ class Engine:
     # ---- running
 
     def run(self, count: int) -> int:
-        """Run the current vCPU for exactly `count` instructions, or fewer if a callback stops it; return count.
+        """Run the current vCPU for exactly `count` instructions, or fewer if it is stopped; return how many.
 
         Raises EngineError where the guest touched memory that is not there, and again whatever a callback raised.
         """
@@ -392,7 +394,7 @@ class Engine:
             self._is_exact = True
         self._budget.lift()
         self._start(count)
-        return count
+        return min(count, self._budget.run)
 
     def run_slice(self, count: int) -> int:
         """Run the current vCPU up to the first block that begins after `count` instructions; return how many have been run.
@@ -404,7 +406,12 @@ class Engine:
         self._start(0)
         return count - self._budget.left
 
+    def watch_for_unmasked(self, watch: bool) -> None:
+        """End a run before the first block at which PSTATE.I is clear."""
+        self._budget.watches = watch
+
     def _start(self, count: int) -> None:
+        self.was_stopped = False
         error = self._emulate(count)
         if self.failure is not None:
             failure, self.failure = self.failure, None
@@ -417,6 +424,7 @@ class Engine:
 
     def stop(self) -> None:
         """End the slice before the next instruction; for interrupt callbacks only."""
+        self.was_stopped = True
         library.uc_emu_stop(self.handle)
 
     def fail(self, error: BaseException) -> None:

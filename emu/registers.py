@@ -46,6 +46,7 @@ VECTORS: Final = {f"v{number}": unicorn.UC_ARM64_REG_V0 + number for number in r
 
 SCTLR_EE: Final = 1 << 25  # SCTLR_EL1.EE
 PSTATE_EL: Final = 0xC
+PSTATE_I: Final = 1 << 7
 
 
 class Register:

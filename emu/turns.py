@@ -16,22 +16,29 @@ _LAST_TICK: Final = (1 << 63) // NS_PER_TICK
 class Turns:
     """Hand out turns.
 
-    wake    wakes a vCPU whose timer has fired
-    unpark  looks again at a vCPU's parked loop, and says whether it can go on
+    is_woken  says whether something wakes a vCPU that sleeps
+    wake      wakes it
+    unpark    looks again at a vCPU's parked loop, and says whether it can go on
+    can_take  says whether a parked vCPU would take an interrupt
     """
 
     def __init__(
-        self, clock: Clock, scheduler: Scheduler, limits: Limits, wake: Callable[[int], None], unpark: Callable[[int], bool]
+        self,
+        clock: Clock,
+        scheduler: Scheduler,
+        limits: Limits,
+        is_woken: Callable[[int], bool],
+        wake: Callable[[int], None],
+        unpark: Callable[[int], bool],
+        can_take: Callable[[int], bool],
     ) -> None:
         self._clock = clock
         self._scheduler = scheduler
         self._limits = limits
+        self._is_woken = is_woken
         self._wake = wake
         self._unpark = unpark
-
-    def timer_fired(self, vcpu: Vcpu) -> bool:
-        deadline = vcpu.timers.deadline_ticks
-        return deadline is not None and deadline <= self._clock.now_ticks
+        self._can_take = can_take
 
     def next(self, vcpus: list[Vcpu], is_on: Callable[[int], bool]) -> int | None:
         """Wake whom time has woken and return whose turn it is; None if nobody can run before a limit."""
@@ -44,7 +51,7 @@ class Turns:
                     (running if vcpu.wait is Wait.NOTHING else sleepers if vcpu.can_be_woken else parked).append(index)
             woken = False
             for index in sleepers:
-                if self.timer_fired(vcpus[index]):
+                if self._is_woken(index):
                     self._wake(index)
                     woken = True
             # While somebody runs, a parked loop may be rewritten: it gets its turn, to be looked at again.
@@ -52,7 +59,10 @@ class Turns:
                 continue
             turns = [*running, *parked] if running else []
             chosen = self._scheduler.choose([index in turns for index in range(len(vcpus))])
-            deadlines = [deadline for index in sleepers if (deadline := vcpus[index].timers.deadline_ticks) is not None]
+            waiting = [*sleepers, *(index for index in parked if self._can_take(index))]
+            deadlines = [
+                deadline for index in waiting if (deadline := vcpus[index].timers.deadline_after(self._clock.now_ticks)) is not None
+            ]
             deadlines = [deadline for deadline in deadlines if deadline < _LAST_TICK]
             if chosen is not None or not deadlines or self._limits.reached(self._clock.now_ns) is not None:
                 return chosen
