@@ -80,6 +80,10 @@ class CpuInterface:
     ctlr: int = 0
     priorities: Interface = field(default_factory=Interface)
 
+    def copy(self) -> CpuInterface:
+        """Return another one like it."""
+        return CpuInterface(self.bank.copy(), bytearray(self.sources), self.ctlr, self.priorities.copy())
+
 
 @dataclass(slots=True)
 class Gicv2:
@@ -100,6 +104,15 @@ class Gicv2:
         if len(self.cpus) == 1:
             self.targets[PRIVATE:] = b"\1" * (INTIDS - PRIVATE)  # there is nobody else
         self._all_changed()
+
+    @staticmethod
+    def new_bank() -> Bank:
+        """Return the SPIs in their reset state."""
+        return Bank(_SPI_MASK)
+
+    def copy(self) -> Gicv2:
+        """Return another one like it."""
+        return Gicv2([cpu.copy() for cpu in self.cpus], self.ctlr, self.bank.copy(), bytearray(self.targets))
 
     # ---- lines in, lines out
 
