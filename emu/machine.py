@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from emu.board import Board
+from emu.devices.pl011 import INT_RX
 from emu.devices.timer import VcpuTimers
 from emu.engine import EngineError, UnmappedAccess
 from emu.exceptions import (
@@ -77,6 +78,8 @@ class Machine:
     output  takes what the guest prints, as it comes
     typed   gives up to n characters the user has typed, without waiting
     Raises UserError for a setup that cannot be built, InputError for a file that cannot be used.
+
+    wait_for_typing  waits for that while nobody can run, for so many nanoseconds or (None) without end; says whether it came
     """
 
     def __init__(
@@ -111,7 +114,9 @@ class Machine:
         self.limits = Limits(setup)
         self.interrupts = Interrupts(self.engine, self.clock, setup.gic, self.config.mpidrs, lambda: self.vcpus, lambda: self.console.uart)
         self.interrupts.connect(UART, self.console.read, self.console.write)
-        self._turns = Turns(self.clock, self.scheduler, self.limits, self._is_woken, self._wake, self._unpark, self.interrupts.can_take)
+        sleepers = Sleepers(self._is_woken, self._wake, self._unpark, self.interrupts.can_take, self._pause)
+        self._turns = Turns(self.clock, self.scheduler, self.limits, sleepers)
+        self.wait_for_typing: Callable[[int | None], bool] = lambda _nanoseconds: False
         self.numbers: Random | None = None  # what answers RNDR, from the first time that is asked
         serve_system_registers(self.engine, self.clock, lambda: self.vcpus, self._random_number, self.interrupts.watch)
         self._watch_call_points()
@@ -316,6 +321,13 @@ class Machine:
     def _is_woken(self, index: int) -> bool:
         return (self.interrupts.signals if self.vcpus[index].wait is Wait.WFI else self.interrupts.wakes)(index)
 
+    def _pause(self, nanoseconds: int | None) -> bool:
+        """Nobody can run: wait for somebody to type, where the guest would be told of it."""
+        if not self.console.uart.imsc & INT_RX or not self.wait_for_typing(nanoseconds):
+            return False
+        self.console.poll()
+        return True
+
     def _wake(self, index: int) -> None:
         if self.vcpus[index].wait is Wait.SYSTEM_SUSPEND:
             # What wakes the system wakes all of it: the caller at its entry point, the others where they were.
@@ -411,6 +423,8 @@ class Machine:
         if limit is not None:
             return limit
         if index is None:
+            if self.interrupted:
+                return Outcome(ExitCode.INTERRUPTED, "interrupted")
             return Outcome(ExitCode.DEADLOCK, f"deadlock: {standstill(self.vcpus, self.firmware.power.states)}")
         before = self.firmware.power.states[index]
         self.engine.switch(index)

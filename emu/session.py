@@ -51,6 +51,7 @@ class Session:
         typed = stack.enter_context(standard_input(self._interrupt)) if options.serial in _STDIO else None
         self.output: Callable[[bytes], object] = self._serial.write
         self.typed: Callable[[int], bytes] = typed.take if typed else lambda _limit: b""
+        self._input = typed
         self._recorder: Recorder | None = None
 
     def start(self, setup: Setup, state: MachineState | None = None) -> Machine:
@@ -68,6 +69,8 @@ class Session:
     def show(self, machine: Machine) -> None:
         """Go on with a machine that has a past: another session's, or another host's."""
         self._machine = machine
+        if self._input is not None:
+            machine.wait_for_typing = partial(self._input.wait, is_over=lambda: machine.interrupted)
         if self._categories:
             Log(machine, self._categories, self._log)
         if self._recorder is not None:
