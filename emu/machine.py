@@ -42,7 +42,7 @@ from emu.scheduler import Clock, Scheduler
 from emu.semihosting import HLT_SEMIHOSTING, Semihosting
 from emu.setup import Setup
 from emu.trap import Record, TrapPath
-from emu.turns import Turns
+from emu.turns import Sleepers, Turns
 from emu.vcpu import Vcpu, Wait, serve_system_registers, standstill
 from emu.words import CallPoint
 from firmware import fwregs

@@ -14,6 +14,7 @@ from emu.loader import Boot, read_file
 from emu.memory import DEFAULT_RAM_BYTES, PVTIME, RAM_BASE, MiB, Region, ram
 from emu.words import (
     CallPoint,
+    gic_for,
     parse_assignment,
     parse_call_point,
     parse_conduit,
@@ -131,6 +132,7 @@ class Choices:
     cap: tuple[str, ...] = ()
     host_cpu: str | None = None
     mpidrs: tuple[int, ...] = (0,)
+    gic: Literal[2, 3] | None = None
     ram_bytes: int = DEFAULT_RAM_BYTES
     rest: dict[str, object] = field(default_factory=dict)
 
@@ -174,6 +176,7 @@ def make(choices: Choices) -> Setup:
         config=config,
         psci=psci,
         method=method,
+        gic=gic_for(len(choices.mpidrs), choices.gic),
         ram_bytes=choices.ram_bytes,
         registers=tuple(_register(config, name, value) for name, value in assignments),
         version_changes=tuple(VersionChange(version, parse_call_point(config, point)) for version, point in changes),

@@ -86,19 +86,10 @@ def test_machine_code_is_used_where_it_is_known() -> None:
     ],
 )
 def test_the_machine_code_for_arm64_counts_watches_and_stops(left: int, pstate: int | None, after: int, pc: int) -> None:
-    code = struct.unpack("<23I", budget._CODE["aarch64"])
-    reads = [
-        0x7100_243F,
-        b_ne("wrong"),
-        movz(9, pstate or 0),
-        store32(9, 2),
-        mov(2, 0),
-        mov(3, 0),
-        mov(4, 0),
-        RET,
-        Label("wrong"),
-        UDF,
-    ]  # cmp w1, #9
+    code: Part = struct.unpack("<23I", budget._CODE["aarch64"])
+    # cmp w1, #9; and what a call may spoil is spoilt.
+    reads: list[Part] = [0x7100_243F, b_ne("wrong"), movz(9, pstate or 0), store32(9, 2), mov(2, 0), mov(3, 0), mov(4, 0), RET]
+    reads += [Label("wrong"), UDF]
     engine = engine_with(code, At(READ - CODE), reads)
     memory = engine.map_ram(Region(0x10_0000, 0x1000))
     memory[:48] = struct.pack("<q5Q", left, STOPPED, pstate is not None, 0, 9, READ)
