@@ -236,10 +236,14 @@ def test_an_edge_triggered_interrupt_stays_pending_until_it_is_taken() -> None:
     gic.set_level(SPI, True)
     gic.set_level(SPI, False)
     assert signalled(gic) == [0]
-
     assert acknowledge(gic) == SPI
-    assert gic.write_register(0, ICC_EOIR1, SPI)
+    gic.write_register(0, ICC_EOIR1, SPI)
+    assert signalled(gic) == []
 
+    gic.set_level(SPI, True)
+    assert acknowledge(gic) == SPI
+    gic.set_level(SPI, False)
+    gic.write_register(0, ICC_EOIR1, SPI)
     assert signalled(gic) == []
 
 
@@ -389,17 +393,17 @@ def set_priority(gic: Gicv3, intid: int, priority: int) -> None:
 
 def test_the_highest_priority_is_taken_first_and_of_equal_ones_the_lowest_intid() -> None:
     gic = controller(0)
-    for intid, priority in ((TIMER, LOW), (30, LOW), (SPI, HIGH), (SPI + 1, HIGH), (40, MIDDLE)):
+    for intid, priority in ((TIMER, LOW), (30, LOW), (SPI, HIGH), (SPI + 1, HIGH), (40, MIDDLE), (41, LOW)):
         set_priority(gic, intid, priority)
         gic.set_level(intid, True)
 
     order = []
-    for _ in range(5):
+    for _ in range(6):
         order.append(acknowledge(gic))
         gic.set_level(order[-1], False)
         gic.write_register(0, ICC_EOIR1, order[-1])
 
-    assert order == [SPI, SPI + 1, 40, TIMER, 30]
+    assert order == [SPI, SPI + 1, 40, TIMER, 30, 41]
 
 
 def test_an_interrupt_must_have_a_higher_priority_than_the_mask() -> None:
@@ -457,6 +461,15 @@ def test_with_a_common_binary_point_group_1_follows_that_of_group_0() -> None:
     gic.write_register(0, ICC_BPR1, 3)
 
     assert [gic.read_register(0, register) for register in (ICC_BPR0, ICC_BPR1, ICC_CTLR)] == [5, 6, 0x8C01]
+    set_priority(gic, TIMER, 0x60)
+    set_priority(gic, SPI, 0x38)
+    set_priority(gic, 30, 0x80)
+    gic.set_level(30, True)
+    assert (acknowledge(gic), gic.read_register(0, ICC_AP1R0)) == (30, 1 << (0x80 >> 3))
+    gic.set_level(TIMER, True)
+    assert (acknowledge(gic), gic.read_register(0, ICC_RPR)) == (TIMER, 0x40)
+    gic.set_level(SPI, True)
+    assert gic.signals(0)  # six bits of subpriority: 0x00 preempts 0x40
     gic.write_register(0, ICC_CTLR, 0)
     assert gic.read_register(0, ICC_BPR1) == 3
 

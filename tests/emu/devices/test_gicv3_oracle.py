@@ -45,7 +45,8 @@ from emu.devices.gicv3_interface import (
 MPIDRS = (0x0, 0x1, 0x100)
 SPURIOUS = 1023
 SPIS = (32, 33, 287)
-INTID = st.sampled_from((0, 1, 15, 16, 27, 31, *SPIS))
+INTIDS = (0, 1, 15, 16, 27, 31, *SPIS)
+INTID = st.sampled_from(INTIDS)
 BITS: Final = (("group", IGROUPR), ("enabled", ISENABLER), ("pending", ISPENDR), ("active", ISACTIVER))
 VCPU = st.integers(0, len(MPIDRS) - 1)
 
@@ -136,9 +137,20 @@ class Oracle:
 
 
 class Histories(RuleBasedStateMachine):
-    @initialize()
-    def begin(self) -> None:
+    @initialize(as_linux=st.booleans())
+    def begin(self, as_linux: bool) -> None:
         self.gic, self.oracle = Gicv3(MPIDRS), Oracle()
+        if not as_linux:
+            return
+        self.enable_groups(3)
+        for vcpu in range(len(MPIDRS)):
+            self.write_mask(vcpu, 0xF0)
+            for group in (0, 1):
+                self.write_enable(vcpu, group, True)
+            for intid in INTIDS if vcpu == 0 else INTIDS[: -len(SPIS)]:
+                self.write_group(vcpu, intid, 1)
+                self.write_bits(vcpu, intid, "enabled", True)
+                self.write_priority(vcpu, intid, 0xA0)
 
     def _write(self, vcpu: int, intid: int, register: int, size: int, value: int, per: int) -> None:
         """Write to the frame that has an interrupt; `per` INTIDs share a register of `size` bytes."""
@@ -147,16 +159,6 @@ class Histories(RuleBasedStateMachine):
             self.gic.write_redistributor(vcpu * FRAME_BYTES + 0x1_0000 + offset, size, value)
         else:
             self.gic.write_distributor(offset, size, value)
-
-    @rule(vcpu=VCPU, everything=st.booleans())
-    def set_up(self, vcpu: int, everything: bool) -> None:
-        """Enable what a driver would, so that interrupts get anywhere."""
-        self.enable_groups(3)
-        self.write_mask(vcpu, 0xF0)
-        self.write_enable(vcpu, 1, True)
-        for intid in range(32) if everything else ():
-            self.write_bits(vcpu, intid, "enabled", True)
-            self.write_group(vcpu, intid, 1)
 
     @rule(value=st.integers(0, 0xFFFF_FFFF))
     def enable_groups(self, value: int) -> None:
