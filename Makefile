@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 JOBS   ?= 2
 
 .DELETE_ON_ERROR:
-.PHONY: run test check lint types nightly guests kernels bench real clean
+.PHONY: run test check lint types nightly guests kernels linux bench real clean
 
 run: $(VENV)/installed
 	$(BIN)/psci-emu demo versions
@@ -34,6 +34,11 @@ guests:
 # Debian's arm64 kernel and a static busybox, into the ignored .cache/kernels; nothing of theirs is committed.
 kernels: $(VENV)/installed
 	$(BIN)/python -m tests.kernels
+
+# Debian's kernel to a shell, on four CPUs started through PSCI.
+linux: kernels
+	$(BIN)/python -m tests.initramfs
+	$(BIN)/psci-emu run -kernel .cache/kernels/Image -initrd .cache/initramfs.cpio -append "console=ttyAMA0 quiet" -smp 4 -m 512M
 
 bench: $(VENV)/installed
 	$(BIN)/python -m tests.bench

@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from emu import machine, setup, snapshot, words
 from emu.checkpoint import Checkpoint
@@ -149,6 +149,7 @@ class Machine:
     kernel, bios, initrd, dtb   paths, as the options of the same names
     smp                         a number, or "cpus=4,clusters=2"; mpidrs gives each CPU's MPIDR affinity value
     memory                      RAM as -m spells it
+    gic                         the interrupt controller's version: 2, or 3 above eight CPUs, if left out
     host, psci, conduit, smccc  as the options; fwreg and cap are sequences of theirs
     typed                       gives up to n characters for the guest to read, without waiting
     Raises UserError for what cannot be had, InputError for a file that cannot be used.
@@ -166,6 +167,7 @@ class Machine:
         mpidrs: tuple[int, ...] | None = None,
         memory: str | None = None,
         cpu: str = setup.DEFAULT_CPU,
+        gic: Literal[2, 3] | None = None,
         host: str = "spec",
         psci: str | None = None,
         conduit: str | None = None,
@@ -193,6 +195,7 @@ class Machine:
             fwreg=(fwreg,) if isinstance(fwreg, str) else tuple(fwreg),
             cap=(cap,) if isinstance(cap, str) else tuple(cap),
             mpidrs=_cpus(smp, mpidrs),
+            gic=gic,
             ram_bytes=DEFAULT_RAM_BYTES if memory is None else parse_size(memory),
             rest=rest,
         )
@@ -276,8 +279,9 @@ class Machine:
             mitigations=(words.parse_host_cpu(host_cpu),),
             conduits=frozenset({destination.default_conduit}),
         )
-        fresh = destination_of(like, destination, by, by.machine_type(machine_type), None)
-        moved = move(self._inner, fresh, by, output=self._text.extend, typed=self._typed)
+        kind = by.machine_type(machine_type)
+        fresh = destination_of(like, destination, by, kind, None)
+        moved = move(self._inner, fresh, by, kind, output=self._text.extend, typed=self._typed)
         if moved.machine is not None:
             self._control(moved.machine)
         return moved.migration

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from emu import loader
 from emu.console import Console
 from emu.engine import Engine
-from emu.memory import FLASH, PVTIME, UART, ram
+from emu.memory import FLASH, PVTIME, ram
 from emu.physical import PhysicalMemory
 from emu.setup import Setup
 from emu.symbols import Image, Symbols
@@ -32,7 +32,6 @@ class Board:
         except OSError as error:
             raise UserError(f"-m {setup.ram_bytes >> 20}M: this computer cannot provide so much memory ({error.strerror})") from None
         self.engine.guard_execution()
-        self.engine.map_device(UART, self.console.read, self.console.write)
         self.symbols = self._symbols(setup)
 
     def _symbols(self, setup: Setup) -> Symbols:

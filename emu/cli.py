@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import sys
-import traceback
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Final, NamedTuple
@@ -77,6 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
     except Exception:
+        import traceback  # noqa: PLC0415
+
         traceback.print_exc()
         print("psci-emu: this is a mistake of ours, not of the guest or the command; please report the lines above", file=sys.stderr)
         return ExitCode.OURS
@@ -97,7 +98,7 @@ def _command(arguments: list[str]) -> int:
     if name not in _COMMANDS:
         raise unknown("command", name, _COMMANDS)
     command = _COMMANDS[name].command()
-    parser = Parser(prog=f"psci-emu {name}", description=_COMMANDS[name].summary, allow_abbrev=False)
+    parser = Parser(prog=f"psci-emu {name}", description=_COMMANDS[name].summary)
     command.add_options(parser)
     return command.run(parser.parse_args(whole_words(rest, parser, f"psci-emu {name}")))
 

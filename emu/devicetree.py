@@ -17,7 +17,7 @@ from typing import Final, Literal, NamedTuple
 import fdt
 
 from emu.blob import parse, write
-from emu.memory import GIC, UART, Region
+from emu.memory import GICC, GICD, GICR, UART, Region
 from firmware.errors import InputError
 
 Method = Literal["hvc", "smc"]
@@ -83,8 +83,6 @@ _UART_PATH: Final = f"serial@{UART.base:x}"
 _UART_SPI: Final = 1
 _CLOCK_HZ: Final = 24_000_000
 
-_GICC_BASE: Final = 0x0801_0000
-_GICR: Final = Region(0x080A_0000, 0x00F6_0000)
 _SPI, _PPI = 0, 1
 _LEVEL_HIGH: Final = 4
 _TIMER_PPIS: Final = (13, 14, 11, 10)  # secure physical, non-secure physical, virtual, hypervisor
@@ -202,10 +200,10 @@ def _psci(psci: PsciNode) -> fdt.Node:
 
 
 def _gic(version: Literal[2, 3]) -> fdt.Node:
-    node = fdt.Node(f"interrupt-controller@{GIC.base:x}")
+    node = fdt.Node(f"interrupt-controller@{GICD.base:x}")
     _set_strings(node, "compatible", "arm,cortex-a15-gic" if version == 2 else "arm,gic-v3")
-    second = Region(_GICC_BASE, 0x1_0000) if version == 2 else _GICR
-    _set_words(node, "reg", *_wide(GIC.base, 2), *_wide(0x1_0000, 2), *_wide(second.base, 2), *_wide(second.size_bytes, 2))
+    frames = (GICD, GICC if version == 2 else GICR)
+    _set_words(node, "reg", *(word for frame in frames for number in (frame.base, frame.size_bytes) for word in _wide(number, 2)))
     node.append(fdt.Property("interrupt-controller"))
     _set_words(node, "#interrupt-cells", 3)
     _set_words(node, "#address-cells", 0)

@@ -19,10 +19,8 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-import unicorn
-from unicorn import arm64_const as arm64
-
-from emu.budget import Budget
+from emu import unicorn
+from emu.budget import BLOCK, Budget
 from emu.memory import PAGE_BYTES, Region
 from emu.registers import (
     CNTHCTL_EL2,
@@ -42,9 +40,9 @@ from emu.registers import (
     ZCR_EL3,
     Register,
     SystemRegister,
-    library,
 )
 from emu.stage2 import TABLES, VTCR, VTTBR, Stage2
+from emu.unicorn import Context, check, library
 from firmware.abi import ENTRY_PSTATE
 
 _NS_HCE_RW: Final = 0x501  # SCR_EL3: non-secure, HVC enabled, EL2 is AArch64
@@ -56,10 +54,10 @@ _SVE_LENGTH: Final = 0xF
 _MPIDR_RES1: Final = 0x8000_0000
 
 CPU_MODELS: Final = {
-    "cortex-a53": arm64.UC_CPU_ARM64_A53,
-    "cortex-a57": arm64.UC_CPU_ARM64_A57,
-    "cortex-a72": arm64.UC_CPU_ARM64_A72,
-    "max": arm64.UC_CPU_ARM64_MAX,
+    "cortex-a53": unicorn.UC_CPU_ARM64_A53,
+    "cortex-a57": unicorn.UC_CPU_ARM64_A57,
+    "cortex-a72": unicorn.UC_CPU_ARM64_A72,
+    "max": unicorn.UC_CPU_ARM64_MAX,
 }
 
 _UNMAPPED: Final = {
@@ -70,15 +68,19 @@ _UNMAPPED: Final = {
 
 _INTERRUPT: Final = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32)
 _SYSTEM_REGISTER: Final = ctypes.CFUNCTYPE(ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p, ctypes.c_void_p)
+_INVALID: Final = ctypes.CFUNCTYPE(
+    ctypes.c_bool, ctypes.c_void_p, ctypes.c_int, ctypes.c_uint64, ctypes.c_int, ctypes.c_int64, ctypes.c_void_p
+)
 _MMIO_READ: Final = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint, ctypes.c_void_p)
 _MMIO_WRITE: Final = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint, ctypes.c_uint64, ctypes.c_void_p)
 
 _ZERO: Final = ctypes.c_uint64(0)
 _FOUR: Final = ctypes.c_size_t(4)
 _PROT_READ: Final = ctypes.c_int(unicorn.UC_PROT_READ)
-_CP_REG: Final = ctypes.c_int(arm64.UC_ARM64_REG_CP_REG)
-_TLB_FLUSH: Final = ctypes.c_int(unicorn.UC_CTL_TLB_FLUSH | 0 << 26 | unicorn.UC_CTL_IO_WRITE << 30)
-_TB_REMOVE: Final = ctypes.c_int(unicorn.UC_CTL_TB_REMOVE_CACHE | 2 << 26 | unicorn.UC_CTL_IO_WRITE << 30)
+_CP_REG: Final = ctypes.c_int(unicorn.UC_ARM64_REG_CP_REG)
+_TLB_FLUSH: Final = unicorn.control(unicorn.UC_CTL_TLB_FLUSH)
+_TB_FLUSH: Final = unicorn.control(unicorn.UC_CTL_TB_FLUSH)
+_TB_REMOVE: Final = unicorn.control(unicorn.UC_CTL_TB_REMOVE_CACHE, 2)
 _MAP_NORESERVE: Final = getattr(mmap, "MAP_NORESERVE", 0)
 
 
@@ -89,7 +91,7 @@ _FSC_KIND, _FSC_PERMISSION = 0x3C, 0x0C
 _WNR: Final = 1 << 6
 _SCTLR_M: Final = 1
 
-_SCRATCH_PAGE: Final = 0x1000
+_SCRATCH: Final = Region(0x1000, 0x1000)
 _SYNDROMES: Final = (0x5600_1234, 0xF200_4321)  # SVC #0x1234, BRK #0x4321
 
 
@@ -120,10 +122,8 @@ class Engine:
     """
 
     def __init__(self, cpu: str, mpidrs: tuple[int, ...]) -> None:
-        self.uc = unicorn.Uc(unicorn.UC_ARCH_ARM64, unicorn.UC_MODE_ARM)
-        self.uc.ctl_set_cpu_model(CPU_MODELS[cpu])
-        self.handle = ctypes.c_void_p(ctypes.cast(self.uc._uch, ctypes.c_void_p).value)
-        self.uc.ctl_exits_enabled(True)
+        self._uc = unicorn.Uc(CPU_MODELS[cpu])
+        self.handle = self._uc.handle
         self.reg = {name: Register(self.handle, number) for name, number in REGISTERS.items()}
         self.x = tuple(self.reg[f"x{number}"] for number in range(31))
         self.pc, self.pstate, self.sp = self.reg["pc"], self.reg["pstate"], self.reg["sp"]
@@ -134,10 +134,12 @@ class Engine:
         self._is_exact = True
         self._word = ctypes.c_uint32()
         self._vector = (ctypes.c_uint8 * 16)()
-        self._budget = Budget(ctypes.cast(library.uc_emu_stop, ctypes.c_void_p))
+        stop, read = (ctypes.cast(function, ctypes.c_void_p) for function in (library.uc_emu_stop, library.uc_reg_read))
+        self._budget = Budget(stop, read, REGISTERS["pstate"])
+        self.was_stopped = False
         self._hook(unicorn.UC_HOOK_BLOCK, self._budget.callback, user_data=self._budget.argument)
         self._go_to_el1(cpu)
-        self._scratch = self.uc.context_save()
+        self._scratch = Context(self.handle)
         self._syndrome, self._fault_address, self._target_el = self._find_syndrome()
         # A context is a vCPU's whole state; the second set stays as at power-on.
         self._contexts = [self._power_on_context(mpidr) for mpidr in mpidrs]
@@ -153,9 +155,9 @@ class Engine:
         self.set_pstate(ENTRY_PSTATE)
         self.set_system_register(HCR_EL2, _HCR_RW_TWI)
 
-    def _power_on_context(self, mpidr: int) -> Any:
+    def _power_on_context(self, mpidr: int) -> Context:
         self.set_system_register(VMPIDR_EL2, _MPIDR_RES1 | mpidr)
-        return self.uc.context_save()
+        return Context(self.handle)
 
     # ---- memory and devices
 
@@ -164,10 +166,13 @@ class Engine:
         buffer = mmap.mmap(-1, region.size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE)
         if hasattr(mmap, "MADV_HUGEPAGE"):
             buffer.madvise(mmap.MADV_HUGEPAGE)  # a kernel touches most of its memory: a twentieth off the way to its psci lines
-        address = ctypes.addressof(ctypes.c_char.from_buffer(buffer))
-        self.uc.mem_map_ptr(region.base, region.size_bytes, unicorn.UC_PROT_ALL, address)
-        self._keep.append(buffer)
+        self._map(region, unicorn.UC_PROT_ALL, buffer)
         return buffer
+
+    def _map(self, region: Region, permissions: int, buffer: mmap.mmap) -> None:
+        self._keep.append(buffer)
+        where = (ctypes.c_uint64(region.base), ctypes.c_size_t(region.size_bytes))
+        check(library.uc_mem_map_ptr(self.handle, *where, ctypes.c_uint32(permissions), ctypes.byref(ctypes.c_char.from_buffer(buffer))))
 
     def guard_execution(self) -> None:
         """Let no page be executable before it is first executed: stores are several times as fast then (`emu/stage2.py`).
@@ -175,14 +180,13 @@ class Engine:
         From then on every abort whose target is EL2 belongs to `stage_2_abort`.
         """
         self._stage_2 = Stage2()
-        memory = ctypes.addressof(ctypes.c_char.from_buffer(self._stage_2.memory))
-        self.uc.mem_map_ptr(TABLES.base, TABLES.size_bytes, unicorn.UC_PROT_READ | unicorn.UC_PROT_WRITE, memory)
+        self._map(TABLES, unicorn.UC_PROT_READ | unicorn.UC_PROT_WRITE, self._stage_2.memory)
         for context in (*self._pristine, *self._contexts):
             self._load(context)
             self.set_system_register(VTCR_EL2, VTCR)
             self.set_system_register(VTTBR_EL2, VTTBR)
             self.set_system_register(HCR_EL2, _HCR_RW_TWI | _HCR_VM)
-            library.uc_context_save(self.handle, context.context)
+            library.uc_context_save(self.handle, context.pointer)
         self._load(self._contexts[self.current])
 
     def stage_2_abort(self, esr: int, far: int) -> UnmappedAccess | None:
@@ -216,11 +220,11 @@ class Engine:
         reader, writer = _MMIO_READ(on_read), _MMIO_WRITE(on_write)
         self._keep += (reader, writer)
         base, size = ctypes.c_uint64(region.base), ctypes.c_size_t(region.size_bytes)
-        _check(library.uc_mmio_map(self.handle, base, size, reader, None, writer, None))
+        check(library.uc_mmio_map(self.handle, base, size, reader, None, writer, None))
 
     def flush_translations(self) -> None:
         """Forget translated code: needed after the host wrote to memory that may hold some."""
-        self.uc.ctl_flush_tb()
+        check(library.uc_ctl(self.handle, _TB_FLUSH))
 
     def forget(self, address: int, size_bytes: int) -> None:
         """Forget the translated code of a range of virtual addresses, as the current vCPU sees them."""
@@ -250,14 +254,14 @@ class Engine:
     def system_register(self, register: SystemRegister) -> int:
         """Return a system register's raw value, without the side effects of MRS."""
         self._name(register)
-        _check(library.uc_reg_read(self.handle, _CP_REG, ctypes.byref(self._cp_reg)))
+        check(library.uc_reg_read(self.handle, _CP_REG, ctypes.byref(self._cp_reg)))
         return int(self._cp_reg.value)
 
     def set_system_register(self, register: SystemRegister, value: int) -> None:
         """Write a system register raw; the engine's cached flags follow."""
         self._name(register)
         self._cp_reg.value = value
-        _check(library.uc_reg_write(self.handle, _CP_REG, ctypes.byref(self._cp_reg)))
+        check(library.uc_reg_write(self.handle, _CP_REG, ctypes.byref(self._cp_reg)))
 
     def _name(self, register: SystemRegister) -> None:
         reg = self._cp_reg
@@ -270,17 +274,17 @@ class Engine:
 
     def vector(self, name: str) -> int:
         """Return a SIMD register of the current vCPU, 128 bits."""
-        _check(library.uc_reg_read(self.handle, ctypes.c_int(VECTORS[name]), self._vector))
+        check(library.uc_reg_read(self.handle, ctypes.c_int(VECTORS[name]), self._vector))
         return int.from_bytes(bytes(self._vector), "little")
 
     def set_vector(self, name: str, value: int) -> None:
         """Write a SIMD register of the current vCPU, 128 bits."""
         self._vector[:] = list(value.to_bytes(16, "little"))
-        _check(library.uc_reg_write(self.handle, ctypes.c_int(VECTORS[name]), self._vector))
+        check(library.uc_reg_write(self.handle, ctypes.c_int(VECTORS[name]), self._vector))
 
     def exception_syndrome(self) -> tuple[int, int, int]:
         """Return (ESR, FAR, target exception level) of the exception whose callback is running."""
-        library.uc_context_save(self.handle, self._scratch.context)
+        library.uc_context_save(self.handle, self._scratch.pointer)
         return self._syndrome.value or self._daif_syndrome(), self._fault_address.value, self._target_el.value
 
     def _daif_syndrome(self) -> int:
@@ -293,29 +297,30 @@ class Engine:
     def _find_syndrome(self) -> tuple[ctypes.c_uint32, ctypes.c_uint64, ctypes.c_uint32]:
         # The API has no syndrome, but a context holds it: run one SVC and one BRK with known immediates and look where a
         # context then holds both syndromes. `env->exception` is {u32 syndrome, u32 fsr, u64 vaddress, u32 target_el}.
-        context = self._scratch.context
+        context = self._scratch
         images: list[bytes] = []
 
-        def on_interrupt(_uc: object, _number: int, _user: object) -> None:
-            library.uc_context_save(self.handle, context)
-            images.append(ctypes.string_at(context, self._scratch.size))
-            self.uc.emu_stop()
+        def on_interrupt(_uc: int, _number: int) -> None:
+            library.uc_context_save(self.handle, context.pointer)
+            images.append(ctypes.string_at(context.pointer, context.size_bytes))
+            self.stop()
 
-        before = self.uc.context_save()
-        self.uc.mem_map(_SCRATCH_PAGE, 0x1000)
-        self.uc.mem_write(_SCRATCH_PAGE, struct.pack("<2I", 0xD400_0001 | 0x1234 << 5, 0xD420_0000 | 0x4321 << 5))
-        hook = self.uc.hook_add(unicorn.UC_HOOK_INTR, on_interrupt)
-        for address in (_SCRATCH_PAGE, _SCRATCH_PAGE + 4):
+        before, page = Context(self.handle), mmap.mmap(-1, _SCRATCH.size_bytes)
+        page[:8] = struct.pack("<2I", 0xD400_0001 | 0x1234 << 5, 0xD420_0000 | 0x4321 << 5)
+        self._map(_SCRATCH, unicorn.UC_PROT_ALL, page)
+        callback = _INTERRUPT(on_interrupt)
+        hook = self._add_hook(unicorn.UC_HOOK_INTR, callback)
+        for address in (_SCRATCH.base, _SCRATCH.base + 4):
             self.pc.set(address)
-            self.uc.emu_start(address, 0, count=1)
-        self.uc.hook_del(hook)
-        self.uc.mem_unmap(_SCRATCH_PAGE, 0x1000)
-        self.uc.ctl_flush_tb()
+            self._emulate(1)
+        check(library.uc_hook_del(self.handle, hook))
+        check(library.uc_mem_unmap(self.handle, ctypes.c_uint64(_SCRATCH.base), ctypes.c_size_t(_SCRATCH.size_bytes)))
+        self.flush_translations()
         self._load(before)
         found = [_find_all(image, struct.pack("<I", syndrome)) for image, syndrome in zip(images, _SYNDROMES, strict=True)]
         offsets = found[0] & found[1]
         assert len(offsets) == 1, f"the engine's context holds the syndrome at {sorted(offsets)}"
-        base = context.value + offsets.pop()
+        base = context.address + offsets.pop()
         return ctypes.c_uint32.from_address(base), ctypes.c_uint64.from_address(base + 8), ctypes.c_uint32.from_address(base + 16)
 
     # ---- vCPUs
@@ -323,7 +328,7 @@ class Engine:
     def switch(self, vcpu: int) -> None:
         """Make another vCPU current."""
         if vcpu != self.current:
-            library.uc_context_save(self.handle, self._contexts[self.current].context)
+            library.uc_context_save(self.handle, self._contexts[self.current].pointer)
             self._load(self._contexts[vcpu])
             self.current = vcpu
 
@@ -332,8 +337,8 @@ class Engine:
         if vcpu == self.current:
             return self.reg[name].get()
         box = ctypes.c_uint64()
-        context = self._contexts[vcpu].context
-        _check(library.uc_context_reg_read(context, ctypes.c_int(REGISTERS[name]), ctypes.byref(box)))
+        context = self._contexts[vcpu].pointer
+        check(library.uc_context_reg_read(context, ctypes.c_int(REGISTERS[name]), ctypes.byref(box)))
         return box.value
 
     def set_register_of(self, vcpu: int, name: str, value: int) -> None:
@@ -342,22 +347,22 @@ class Engine:
             self.reg[name].set(value)
             return
         box = ctypes.c_uint64(value)
-        context = self._contexts[vcpu].context
-        _check(library.uc_context_reg_write(context, ctypes.c_int(REGISTERS[name]), ctypes.byref(box)))
+        context = self._contexts[vcpu].pointer
+        check(library.uc_context_reg_write(context, ctypes.c_int(REGISTERS[name]), ctypes.byref(box)))
 
     def keep_current(self) -> None:
         """Bring the saved context of the current vCPU up to date."""
-        library.uc_context_save(self.handle, self._contexts[self.current].context)
+        library.uc_context_save(self.handle, self._contexts[self.current].pointer)
 
     def contexts(self) -> tuple[bytes, ...]:
         """Return every vCPU's context: this engine's own, and of no use to another."""
         self.keep_current()
-        return tuple(ctypes.string_at(context.context, context.size) for context in self._contexts)
+        return tuple(ctypes.string_at(context.pointer, context.size_bytes) for context in self._contexts)
 
     def set_contexts(self, contexts: Sequence[bytes], current: int) -> None:
         """Give every vCPU a context back."""
         for context, content in zip(self._contexts, contexts, strict=True):
-            ctypes.memmove(context.context, content, len(content))
+            ctypes.memmove(context.pointer, content, len(content))
         self._load(self._contexts[current])
         self.current = current
 
@@ -369,17 +374,17 @@ class Engine:
         """Give every vCPU its power-on state and make the first one current."""
         for vcpu in reversed(range(len(self._contexts))):
             self._load(self._pristine[vcpu])
-            library.uc_context_save(self.handle, self._contexts[vcpu].context)
+            library.uc_context_save(self.handle, self._contexts[vcpu].pointer)
         self.current = 0
 
-    def _load(self, context: Any) -> None:
-        library.uc_context_restore(self.handle, context.context)
+    def _load(self, context: Context) -> None:
+        library.uc_context_restore(self.handle, context.pointer)
         library.uc_ctl(self.handle, _TLB_FLUSH)  # the TLB is not part of a context
 
     # ---- running
 
     def run(self, count: int) -> int:
-        """Run the current vCPU for exactly `count` instructions, or fewer if a callback stops it; return count.
+        """Run the current vCPU for exactly `count` instructions, or fewer if it is stopped; return how many.
 
         Raises EngineError where the guest touched memory that is not there, and again whatever a callback raised.
         """
@@ -389,7 +394,7 @@ class Engine:
             self._is_exact = True
         self._budget.lift()
         self._start(count)
-        return count
+        return min(count, self._budget.run)
 
     def run_slice(self, count: int) -> int:
         """Run the current vCPU up to the first block that begins after `count` instructions; return how many have been run.
@@ -401,7 +406,12 @@ class Engine:
         self._start(0)
         return count - self._budget.left
 
+    def watch_for_unmasked(self, watch: bool) -> None:
+        """End a run before the first block at which PSTATE.I is clear."""
+        self._budget.watches = watch
+
     def _start(self, count: int) -> None:
+        self.was_stopped = False
         error = self._emulate(count)
         if self.failure is not None:
             failure, self.failure = self.failure, None
@@ -414,6 +424,7 @@ class Engine:
 
     def stop(self) -> None:
         """End the slice before the next instruction; for interrupt callbacks only."""
+        self.was_stopped = True
         library.uc_emu_stop(self.handle)
 
     def fail(self, error: BaseException) -> None:
@@ -424,18 +435,19 @@ class Engine:
 
     def _describe(self, error: int) -> EngineError:
         if error not in _UNMAPPED:
-            return EngineError(f"the engine stopped: {unicorn.UcError(error)}")
+            return EngineError(f"the engine stopped: {unicorn.described(error)}")
         # The address is told to a memory hook only, and a memory hook slows every store down: install it for one retry.
         addresses: list[int] = []
 
-        def on_invalid(_uc: object, _access: int, address: int, _size: int, _value: int, _user: object) -> bool:
+        def on_invalid(_uc: int, _access: int, address: int, _size: int, _value: int, _user: int) -> bool:
             addresses.append(address)
             return False
 
-        hook = self.uc.hook_add(unicorn.UC_HOOK_MEM_INVALID, on_invalid)
+        callback = _INVALID(on_invalid)
+        hook = self._add_hook(unicorn.UC_HOOK_MEM_INVALID, callback)
         self._budget.lift()
         self._emulate(1 if self._is_exact else 0)  # the other kind of run would flush all translations
-        self.uc.hook_del(hook)
+        check(library.uc_hook_del(self.handle, hook))
         assert addresses, "an access that was refused is refused again"
         return UnmappedAccess(error, addresses[0])
 
@@ -483,23 +495,30 @@ class Engine:
                 self.fail(error)
             return 1
 
-        self._hook(unicorn.UC_HOOK_INSN, _SYSTEM_REGISTER(on_mrs), arm64.UC_ARM64_INS_MRS)
-        self._hook(unicorn.UC_HOOK_INSN, _SYSTEM_REGISTER(on_msr), arm64.UC_ARM64_INS_MSR)
+        self._hook(unicorn.UC_HOOK_INSN, _SYSTEM_REGISTER(on_mrs), unicorn.UC_ARM64_INS_MRS)
+        self._hook(unicorn.UC_HOOK_INSN, _SYSTEM_REGISTER(on_msr), unicorn.UC_ARM64_INS_MSR)
 
     def hook_blocks(self, callback: Callable[[int, int], None]) -> None:
         """Call back with (address, size in bytes) before every translated block; slow."""
-        self.uc.hook_add(unicorn.UC_HOOK_BLOCK, lambda _uc, address, size, _user: callback(address, size))
+
+        def on_block(_uc: int, address: int, size_bytes: int, _user: int) -> None:
+            try:
+                callback(address, size_bytes)
+            except BaseException as error:
+                self.fail(error)
+
+        self._hook(unicorn.UC_HOOK_BLOCK, BLOCK(on_block))
 
     def _hook(self, kind: int, callback: Any, *extra: int, user_data: ctypes.c_void_p | None = None) -> None:
         self._keep.append(callback)
+        self._add_hook(kind, callback, *extra, user_data=user_data)
+
+    def _add_hook(self, kind: int, callback: Any, *extra: int, user_data: ctypes.c_void_p | None = None) -> ctypes.c_size_t:
         hook = ctypes.c_size_t()
         everywhere = (ctypes.c_uint64(1), ctypes.c_uint64(0))
         rest = tuple(ctypes.c_int(value) for value in extra)
-        _check(library.uc_hook_add(self.handle, ctypes.byref(hook), ctypes.c_int(kind), callback, user_data, *everywhere, *rest))
-
-
-def _check(error: int) -> None:
-    assert error == unicorn.UC_ERR_OK, str(unicorn.UcError(error))
+        check(library.uc_hook_add(self.handle, ctypes.byref(hook), ctypes.c_int(kind), callback, user_data, *everywhere, *rest))
+        return hook
 
 
 def _key(register: SystemRegister) -> bytes:
@@ -508,4 +527,8 @@ def _key(register: SystemRegister) -> bytes:
 
 
 def _find_all(image: bytes, needle: bytes) -> set[int]:
-    return {offset for offset in range(0, len(image) - 3, 4) if image.startswith(needle, offset)}
+    found, at = set(), image.find(needle)
+    while at >= 0:
+        found.add(at)
+        at = image.find(needle, at + 1)
+    return {at for at in found if at % 4 == 0}

@@ -14,6 +14,7 @@ EXCP_UDEF: Final = 1
 EXCP_SWI: Final = 2
 EXCP_PREFETCH_ABORT: Final = 3
 EXCP_DATA_ABORT: Final = 4
+EXCP_IRQ: Final = 5
 EXCP_BKPT: Final = 7
 EXCP_HVC: Final = 11
 EXCP_SMC: Final = 13
@@ -23,12 +24,15 @@ EXCEPTION_NAMES: Final = {
     EXCP_SWI: "SVC",
     EXCP_PREFETCH_ABORT: "prefetch abort",
     EXCP_DATA_ABORT: "data abort",
+    EXCP_IRQ: "IRQ",
     EXCP_BKPT: "BRK",
 }
 
+# Offsets within a vector table by what comes,
 SYNCHRONOUS: Final = 0x000
+IRQ: Final = 0x080
 
-# Offsets within a vector table by where the exception comes from.
+# and by where it comes from.
 _FROM_SP_ELX: Final = 0x200
 _FROM_LOWER_EL: Final = 0x400
 
@@ -64,10 +68,11 @@ class Exceptions:
         """Forget what was entered, as after a system reset."""
         self.entered.clear()
 
-    def enter(self, why: str, esr: int, far: int | None, return_address: int, offset: int = SYNCHRONOUS) -> int:
+    def enter(self, why: str, esr: int | None, far: int | None, return_address: int, offset: int = SYNCHRONOUS) -> int:
         """Take an exception to EL1 and return the vector's address; raise GuestCrash if it comes from that very vector.
 
-        why  the exception in words, for that sentence
+        why       the exception in words, for that sentence
+        esr, far  what ESR_EL1 and FAR_EL1 become; None leaves them
         """
         engine = self._engine
         pstate = engine.pstate.get()
@@ -85,7 +90,8 @@ class Exceptions:
             engine.reg["sp_el0"].set(engine.sp.get())
             engine.sp.set(engine.reg["sp_el1"].get())
         engine.reg["elr_el1"].set(return_address)
-        engine.reg["esr_el1"].set(esr)
+        if esr is not None:
+            engine.reg["esr_el1"].set(esr)
         if far is not None:
             engine.reg["far_el1"].set(far)
         pan = pstate & _PAN if engine.system_register(SCTLR_EL1) & _SPAN else 0

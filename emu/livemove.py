@@ -9,7 +9,7 @@ import re
 from typing import Final, NamedTuple
 
 from emu.machine import Machine
-from emu.matrix import Answer, Case, Matrix
+from emu.matrix import Answer, Case, Matrix, machine_type_of
 from emu.migrate import Moved, move
 from emu.outcome import Outcome
 from emu.policyfile import policy_of
@@ -66,7 +66,8 @@ def run_case(case: Case, answer: Answer) -> Live:
         outcome = machine.step(_STEP_INSTRUCTIONS)
         assert outcome is None, f"{case}: the guest ended too early: {outcome.sentence}"
     already = len(printed)
-    moved = move(machine, destination, policy_of(case.policy), output=printed.extend)
+    policy = policy_of(case.policy)
+    moved = move(machine, destination, policy, machine_type_of(policy, case.guest), output=printed.extend)
     outcome = (moved.machine or machine).run()
     before = _rounds(printed[:already])
     return Live(moved, before, _rounds(printed)[len(before) :], outcome)

@@ -8,12 +8,13 @@
 from __future__ import annotations
 
 import dataclasses
-import random
 import re
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 from emu.board import Board
+from emu.devices.pl011 import INT_RX
 from emu.devices.timer import VcpuTimers
 from emu.engine import EngineError, UnmappedAccess
 from emu.exceptions import (
@@ -23,12 +24,16 @@ from emu.exceptions import (
     ESR_UNDEFINED,
     EXCEPTION_NAMES,
     EXCP_DATA_ABORT,
+    EXCP_IRQ,
     EXCP_PREFETCH_ABORT,
     EXCP_SWI,
     EXCP_UDEF,
+    IRQ,
     Exceptions,
 )
+from emu.interrupts import Interrupts
 from emu.limits import Limits
+from emu.memory import UART
 from emu.observer import Audience, Observer
 from emu.outcome import Ended, ExitCode, GuestCrash, Outcome
 from emu.parking import is_parked
@@ -37,7 +42,7 @@ from emu.scheduler import Clock, Scheduler
 from emu.semihosting import HLT_SEMIHOSTING, Semihosting
 from emu.setup import Setup
 from emu.trap import Record, TrapPath
-from emu.turns import Turns
+from emu.turns import Sleepers, Turns
 from emu.vcpu import Vcpu, Wait, serve_system_registers, standstill
 from emu.words import CallPoint
 from firmware import fwregs
@@ -62,6 +67,9 @@ from firmware.trap import (
     WriteMemory,
 )
 
+if TYPE_CHECKING:
+    from random import Random
+
 
 class Machine:
     """One virtual machine.
@@ -70,6 +78,8 @@ class Machine:
     output  takes what the guest prints, as it comes
     typed   gives up to n characters the user has typed, without waiting
     Raises UserError for a setup that cannot be built, InputError for a file that cannot be used.
+
+    wait_for_typing  waits for that while nobody can run, for so many nanoseconds or (None) without end; says whether it came
     """
 
     def __init__(
@@ -102,9 +112,13 @@ class Machine:
         self._final: Outcome | None = None
         self._is_running = False
         self.limits = Limits(setup)
-        self._turns = Turns(self.clock, self.scheduler, self.limits, self._wake, self._unpark)
-        self.numbers: random.Random | None = None  # what answers RNDR, from the first time that is asked
-        serve_system_registers(self.engine, self.clock, lambda: self.vcpus, self._random_number)
+        self.interrupts = Interrupts(self.engine, self.clock, setup.gic, self.config.mpidrs, lambda: self.vcpus, lambda: self.console.uart)
+        self.interrupts.connect(UART, self.console.read, self.console.write)
+        sleepers = Sleepers(self._is_woken, self._wake, self._unpark, self.interrupts.can_take, self._pause)
+        self._turns = Turns(self.clock, self.scheduler, self.limits, sleepers)
+        self.wait_for_typing: Callable[[int | None], bool] = lambda _nanoseconds: False
+        self.numbers: Random | None = None  # what answers RNDR, from the first time that is asked
+        serve_system_registers(self.engine, self.clock, lambda: self.vcpus, self._random_number, self.interrupts.watch)
         self._watch_call_points()
         self._power_on()
 
@@ -119,7 +133,9 @@ class Machine:
 
     def _random_number(self) -> int:
         if self.numbers is None:
-            self.numbers = random.Random(self.setup.seed)
+            from random import Random  # noqa: PLC0415  which few guests need
+
+            self.numbers = Random(self.setup.seed)
         return self.numbers.getrandbits(64)
 
     def open_again(self) -> None:
@@ -246,6 +262,7 @@ class Machine:
         self.scheduler.reset()
         self.vcpus = [Vcpu(ready_ns=self.clock.now_ns) for _ in self.vcpus]
         self.console.reset()
+        self.interrupts.reset()
         self._power_on()
         self._audience.event(0, "system reset")
 
@@ -263,9 +280,11 @@ class Machine:
         elif number == EXCP_UDEF and esr >> EC_SHIFT == EC_WFX and target_el > 1:  # not SCTLR_EL1's trap, which is the guest's
             self.engine.pc.set(pc + 4)
             self._wait_for_interrupt()
-        elif number == EXCP_UDEF and self.engine.instruction_at(pc) == HLT_SEMIHOSTING:
+        elif number == EXCP_UDEF and (word := self.engine.instruction_at(pc)) == HLT_SEMIHOSTING:
             self.engine.pc.set(pc + 4)
             self._semihosting.call()
+        elif number == EXCP_UDEF and word is not None and self.interrupts.access(word):
+            self.engine.pc.set(pc + 4)
         else:
             # What HCR_EL2 or an EL3 control would trap does not exist for this guest.
             has_address = number in (EXCP_PREFETCH_ABORT, EXCP_DATA_ABORT)
@@ -277,9 +296,11 @@ class Machine:
         self._audience.exception(number, esr, far, pc, self.exceptions.enter(why, esr, far, pc))
 
     def _wait_for_interrupt(self) -> None:
-        vcpu = self.vcpus[self.engine.current]
-        if not self._turns.timer_fired(vcpu):
-            vcpu.wait = Wait.WFI
+        current = self.engine.current
+        if self.interrupts.signals(current):
+            self.interrupts.watch()
+        else:
+            self.vcpus[current].wait = Wait.WFI
             self.engine.stop()
 
     # ---- time and turns
@@ -290,9 +311,21 @@ class Machine:
     def _unpark(self, index: int) -> bool:
         """Look again at a loop that was found to lead nowhere; say whether its vCPU can go on."""
         self.engine.switch(index)
-        if is_parked(self.engine.instruction_at, self.engine.pc.get()):
+        if not self.interrupts.is_taken(index) and (
+            self.trap_path.repeats() or is_parked(self.engine.instruction_at, self.engine.pc.get())
+        ):
             return False
         self.vcpus[index].wait = Wait.NOTHING
+        return True
+
+    def _is_woken(self, index: int) -> bool:
+        return (self.interrupts.signals if self.vcpus[index].wait is Wait.WFI else self.interrupts.wakes)(index)
+
+    def _pause(self, nanoseconds: int | None) -> bool:
+        """Nobody can run: wait for somebody to type, where the guest would be told of it."""
+        if not self.console.uart.imsc & INT_RX or not self.wait_for_typing(nanoseconds):
+            return False
+        self.console.poll()
         return True
 
     def _wake(self, index: int) -> None:
@@ -329,6 +362,7 @@ class Machine:
         engine.pc.set(entry.pc)
         engine.x[0].set(entry.x0)
         self.vcpus[index].timers = VcpuTimers()
+        self.interrupts.reset_vcpu(index)
         self._audience.entry(index, entry, before, self.firmware.power.states[index])
 
     # ---- running
@@ -389,6 +423,8 @@ class Machine:
         if limit is not None:
             return limit
         if index is None:
+            if self.interrupted:
+                return Outcome(ExitCode.INTERRUPTED, "interrupted")
             return Outcome(ExitCode.DEADLOCK, f"deadlock: {standstill(self.vcpus, self.firmware.power.states)}")
         before = self.firmware.power.states[index]
         self.engine.switch(index)
@@ -416,18 +452,32 @@ class Machine:
         run = self.engine.run_slice if exactly is None and instructions == granted else self.engine.run
         if vcpu.wait is Wait.NOTHING or self._unpark(index):
             self._audience.slice(index, instructions)
-            instructions = max(instructions, self._execute(run, instructions))
+            instructions = max(instructions, self._execute(run, index, instructions))
         self.clock.now_ns += instructions
         vcpu.ready_ns = self.clock.now_ns
         progress = (self.clock.traps, self.console.printed_bytes + len(self.console.uart.tx))
-        if (
-            not self.limits.count(instructions, progress)
-            and vcpu.wait is Wait.NOTHING
-            and is_parked(self.engine.instruction_at, self.engine.pc.get())
+        progressed = self.limits.count(instructions, progress)
+        if vcpu.wait is Wait.NOTHING and (
+            self.trap_path.repeats() or (not progressed and is_parked(self.engine.instruction_at, self.engine.pc.get()))
         ):
             vcpu.wait = Wait.PARKED
 
-    def _execute(self, run: Callable[[int], int], instructions: int) -> int:
+    def _execute(self, run: Callable[[int], int], index: int, instructions: int) -> int:
+        executed = 0
+        while True:
+            if self.interrupts.is_taken(index):
+                self._take_interrupt()
+            self.interrupts.watch()
+            executed += self._execute_on(run, instructions - executed)
+            if executed >= instructions or self.engine.was_stopped or not self.interrupts.is_taken(index):
+                return executed
+
+    def _take_interrupt(self) -> None:
+        pc = self.engine.pc.get()
+        vector = self.exceptions.enter(EXCEPTION_NAMES[EXCP_IRQ], None, None, pc, IRQ)
+        self._audience.exception(EXCP_IRQ, self.engine.reg["esr_el1"].get(), None, pc, vector)
+
+    def _execute_on(self, run: Callable[[int], int], instructions: int) -> int:
         pc = self.engine.pc.get()
         if pc % 4:
             # The engine would execute from there; only an entry point can be so, or a return from an exception.

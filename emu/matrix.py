@@ -19,7 +19,7 @@ from firmware.abi import PSCI_0_1, PSCI_VERSIONS, Version
 from firmware.errors import RegisterError, UserError, errno_name, unknown
 from firmware.host import Config, Mitigations
 from firmware.migration import Migration, created, plan
-from firmware.policy import Asks, Policy
+from firmware.policy import Asks, MachineType, Policy
 from firmware.view import WORKAROUNDS, View, view
 
 DEFAULT_GUEST: Final = "default"
@@ -91,7 +91,8 @@ class Matrix:
             return Answer(".", source, destination, None)
         if destination.config is None:
             return Answer("c", source, destination, None)
-        migration = plan(source.config, destination.config, self.policy(case.policy), self._ask)
+        policy = self.policy(case.policy)
+        migration = plan(source.config, destination.config, policy, machine_type_of(policy, case.guest), self._ask)
         return Answer(_symbol(migration), source, destination, migration)
 
     def side(self, case: Case, *, destination: bool) -> Side:
@@ -105,11 +106,10 @@ class Matrix:
     def _create(self, name: str, guest: str, policy_name: str, cpu: Mitigations, destination: bool) -> Side:
         policy = self.policy(policy_name)
         asked = _VERSIONS.get(guest)
-        machine_type = policy.machine_type(None if asked or guest == DEFAULT_GUEST else guest)
         host = host_of(name)
         create = destination_of if destination else created
         try:
-            return Side(create(guest_config(host, cpu), host, policy, machine_type, asked))
+            return Side(create(guest_config(host, cpu), host, policy, machine_type_of(policy, guest), asked))
         except RegisterError as error:
             number = errno_name(error.errno)
             return Side(None, str(error).removeprefix(f"{number}: "), number)
@@ -121,6 +121,11 @@ class Matrix:
         if key not in self._views:
             self._views[key] = view(config, config.host.default_conduit)
         return self._views[key]
+
+
+def machine_type_of(policy: Policy, guest: str) -> MachineType:
+    """Return the machine type that a cell's guest has: the policy's first one, unless the guest names another."""
+    return policy.machine_type(None if guest == DEFAULT_GUEST or guest in _VERSIONS else guest)
 
 
 def guests_of(policy: Policy) -> tuple[str, ...]:

@@ -43,8 +43,9 @@ class Region:
 FLASH: Final = Region(0x0000_0000, 128 * MiB)
 FLASH_BANK_BYTES: Final = 64 * MiB
 
-# Distributor, GICv2 CPU interface and GICv3 redistributors all live here.
-GIC: Final = Region(0x0800_0000, 0x0100_0000)
+GICD: Final = Region(0x0800_0000, 0x1_0000)  # distributor
+GICC: Final = Region(0x0801_0000, 0x1_0000)  # GICv2 CPU interface
+GICR: Final = Region(0x080A_0000, 0x00F6_0000)  # GICv3 redistributors
 UART: Final = Region(0x0900_0000, 0x1000)
 PVTIME: Final = Region(0x090A_0000, 0x1_0000)
 

@@ -35,6 +35,7 @@ def move(
     machine: Machine,
     fresh: Config,
     policy: Policy,
+    machine_type: MachineType,
     *,
     output: Callable[[bytes], object] = lambda _text: None,
     typed: Callable[[int], bytes] = lambda _limit: b"",
@@ -42,9 +43,10 @@ def move(
     """Move a machine that is between two turns.
 
     fresh          the destination's VM as its VMM creates it (firmware/migration.py, `created`)
+    machine_type   one of the policy's
     output, typed  the two ends of the destination's console
     """
-    migration = plan(machine.config, fresh, policy, partial(view, conduit=Conduit(machine.setup.method)))
+    migration = plan(machine.config, fresh, policy, machine_type, partial(view, conduit=Conduit(machine.setup.method)))
     if migration.config is None:
         return Moved(migration, None)
     state = capture(machine)

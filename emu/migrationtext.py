@@ -10,7 +10,8 @@ from firmware.host import Host
 from firmware.migration import Migration, Step
 from firmware.view import WORKAROUNDS, Answer, View
 
-_SHOWN_ALWAYS = ("PSCI_VERSION", "SMCCC_VERSION")
+_VERSIONS = ("PSCI_VERSION", "SMCCC_VERSION")
+_NOT_SUPPORTED = -1
 
 
 def tell(migration: Migration) -> None:
@@ -37,18 +38,18 @@ def tell_registers(migration: Migration, destination: Host | None = None) -> Non
 
 
 def tell_views(migration: Migration) -> None:
-    """Print what the guest saw and sees: versions and mitigations, and of everything else what is not the same."""
+    """Print what the guest saw and sees: versions, mitigations, and every discovery call that is not NOT_SUPPORTED both times."""
     before, after = migration.before, migration.after
     rows = []
-    for question, was in before.answers.items():
-        is_ = None if after is None else after.answers.get(question)
-        always = question.function in _SHOWN_ALWAYS or (question.function == "SMCCC_ARCH_FEATURES" and question.about in WORKAROUNDS)
-        if always or (after is not None and was != is_):
-            is_version = question.function in _SHOWN_ALWAYS
-            rows.append((str(question), answers(was, is_version), "-" if is_ is None else answers(is_, is_version)))
-    for question in [] if after is None else [each for each in after.answers if each not in before.answers]:
-        rows.append((str(question), "-", answers(after.answers[question]) if after else "-"))
+    for question in dict.fromkeys([*before.answers, *(after.answers if after else ())]):
+        pair = [seen.answers.get(question) if seen else None for seen in (before, after)]
+        is_version = question.function in _VERSIONS
+        is_mitigation = question.function == "SMCCC_ARCH_FEATURES" and question.about in WORKAROUNDS
+        if is_version or is_mitigation or any(each and set(each) != {_NOT_SUPPORTED} for each in pair):
+            rows.append((str(question), *("-" if each is None else answers(each, is_version) for each in pair)))
     show("what the guest sees", "before", "after", rows=rows)
+    if len(rows) < len(before.answers):
+        print("every other discovery call: -1")
 
 
 def verdicts(migration: Migration) -> Iterator[str]:

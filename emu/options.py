@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
+from functools import partial
 from typing import Final, NoReturn
 
 from firmware.errors import UserError, nearest
@@ -23,9 +24,20 @@ STATED: Final[dict[str, tuple[str, ...] | None]] = {
     "semihosting": None,
 }
 
+_of_any_width: Final = partial(argparse.HelpFormatter, width=80)
+
 
 class Parser(argparse.ArgumentParser):
     """argparse that raises UserError instead of ending the process."""
+
+    def __init__(self, *, prog: str, description: str | None = None) -> None:
+        # Every option that is added asks for a formatter. To ask the terminal for its width takes 2 ms, with shutil.
+        super().__init__(prog=prog, description=description, allow_abbrev=False, formatter_class=_of_any_width)
+
+    def format_help(self) -> str:
+        """Return the help, as wide as the terminal."""
+        self.formatter_class = argparse.HelpFormatter
+        return super().format_help()
 
     def error(self, message: str) -> NoReturn:
         raise UserError(message)

@@ -5,12 +5,16 @@ based-on = "pseudo-register"              # every key below may be left out, and
 summary = "..."
 kernel-default = "newest"                 # or a version: what kernels with a version register offer unasked
 asks = "source"                           # who writes the version a user asks for: nobody, source, both
-machine-types = { "virt" = "none" }       # what each asks for on both sides; the first is the default
+machine-types = { "virt" = "none" }       # the version each asks for on both sides; the first is the default
 withholds = ["PSCI_VERSION=0.2", "STD_BMAP"]   # the sender's filter; "*" is every register
 unknown = "refuse"                        # the receiver's rule for what its kernel lacks: refuse, ignore
 missing = "keep"                          # the receiver's rule for what was not sent: keep, refuse
-safe-missing = ["VENDOR_HYP_BMAP_2"]      # may be missing all the same
+safe-missing = ["VENDOR_HYP_BMAP_2"]      # what the receiver's kernel may lack all the same
 absent-version = "none"                   # or a version: written to PSCI_VERSION when that was not sent
+
+A machine type that hides registers, which are then neither sent nor expected, is a table:
+
+machine-types = { "virt-10.1" = { asks-for = "none", hides = ["VENDOR_HYP_BMAP_2"] } }
 """
 
 from __future__ import annotations
@@ -56,8 +60,18 @@ def _version_or(nothing: str) -> Callable[[Any], Version | None]:
 def _machine_types(value: Any) -> tuple[MachineType, ...]:
     if not isinstance(value, dict) or not value:
         raise UserError(f"{value!r} is not a table of machine types and versions")
-    version = _version_or("none")
-    return tuple(MachineType(name, version(each)) for name, each in value.items())
+    return tuple(_machine_type(name, each) for name, each in value.items())
+
+
+def _machine_type(name: str, value: Any) -> MachineType:
+    columns = {"asks-for": value} if isinstance(value, str) else value
+    if not isinstance(columns, dict):
+        raise UserError(f"{value!r} is neither a version nor a table of asks-for and hides")
+    for key in columns:
+        if key not in ("asks-for", "hides"):
+            raise UserError(f"{name}: unknown key {key!r}; known: asks-for, hides")
+    asks_for = _version_or("none")(columns.get("asks-for", "none"))
+    return MachineType(name, asks_for, frozenset(listed(_register_name)(columns.get("hides", []))))
 
 
 def _register_name(value: Any) -> str:

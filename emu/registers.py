@@ -5,10 +5,8 @@ from __future__ import annotations
 import ctypes
 from typing import Final
 
-from unicorn import arm64_const as arm64
-from unicorn.unicorn_py3.unicorn import uclib
-
-library = ctypes.PyDLL(uclib._name)  # keeps the GIL: a callback is several times cheaper, and a slice is short
+from emu import unicorn
+from emu.unicorn import library
 
 SystemRegister = tuple[int, int, int, int, int]  # op0, op1, CRn, CRm, op2
 
@@ -28,26 +26,27 @@ SPSR_EL1: Final = (3, 0, 4, 0, 0)
 
 # Registers by the names this project uses.
 REGISTERS: Final = {
-    **{f"x{number}": arm64.UC_ARM64_REG_X0 + number for number in range(29)},
-    "x29": arm64.UC_ARM64_REG_X29,
-    "x30": arm64.UC_ARM64_REG_X30,
-    "sp": arm64.UC_ARM64_REG_SP,
-    "pc": arm64.UC_ARM64_REG_PC,
-    "pstate": arm64.UC_ARM64_REG_PSTATE,
-    "sp_el0": arm64.UC_ARM64_REG_SP_EL0,
-    "sp_el1": arm64.UC_ARM64_REG_SP_EL1,
-    "elr_el1": arm64.UC_ARM64_REG_ELR_EL1,
-    "esr_el1": arm64.UC_ARM64_REG_ESR_EL1,
-    "far_el1": arm64.UC_ARM64_REG_FAR_EL1,
-    "vbar_el1": arm64.UC_ARM64_REG_VBAR_EL1,
-    "fpcr": arm64.UC_ARM64_REG_FPCR,
-    "fpsr": arm64.UC_ARM64_REG_FPSR,
+    **{f"x{number}": unicorn.UC_ARM64_REG_X0 + number for number in range(29)},
+    "x29": unicorn.UC_ARM64_REG_X29,
+    "x30": unicorn.UC_ARM64_REG_X30,
+    "sp": unicorn.UC_ARM64_REG_SP,
+    "pc": unicorn.UC_ARM64_REG_PC,
+    "pstate": unicorn.UC_ARM64_REG_PSTATE,
+    "sp_el0": unicorn.UC_ARM64_REG_SP_EL0,
+    "sp_el1": unicorn.UC_ARM64_REG_SP_EL1,
+    "elr_el1": unicorn.UC_ARM64_REG_ELR_EL1,
+    "esr_el1": unicorn.UC_ARM64_REG_ESR_EL1,
+    "far_el1": unicorn.UC_ARM64_REG_FAR_EL1,
+    "vbar_el1": unicorn.UC_ARM64_REG_VBAR_EL1,
+    "fpcr": unicorn.UC_ARM64_REG_FPCR,
+    "fpsr": unicorn.UC_ARM64_REG_FPSR,
 }
-VECTORS: Final = {f"v{number}": arm64.UC_ARM64_REG_V0 + number for number in range(32)}
+VECTORS: Final = {f"v{number}": unicorn.UC_ARM64_REG_V0 + number for number in range(32)}
 
 
 SCTLR_EE: Final = 1 << 25  # SCTLR_EL1.EE
 PSTATE_EL: Final = 0xC
+PSTATE_I: Final = 1 << 7
 
 
 class Register:

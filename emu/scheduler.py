@@ -9,11 +9,13 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from firmware.vendor_hyp import COUNTER_HZ
+
+if TYPE_CHECKING:
+    from random import Random
 
 NS_PER_TICK: Final = 1_000_000_000 // COUNTER_HZ
 
@@ -48,7 +50,7 @@ class Scheduler:
     """Choose the next vCPU and the length of its slice."""
 
     def __init__(self, seed: int) -> None:
-        self._random = random.Random(seed) if seed else None
+        self._random = _random(seed) if seed else None
         self.last = -1
         self.started: list[int] = []
 
@@ -91,3 +93,9 @@ class Scheduler:
         """Begin a new round, as after a system reset; a seeded draw goes on where it was."""
         self.last = -1
         self.started.clear()
+
+
+def _random(seed: int) -> Random:
+    from random import Random  # noqa: PLC0415  which plain round robin does not need
+
+    return Random(seed)

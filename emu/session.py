@@ -19,13 +19,13 @@ from emu.machine import Machine
 from emu.outcome import ExitCode, Outcome
 from emu.report import Log, crash
 from emu.setup import Setup
-from emu.state import MachineState, adopt
 from emu.terminal import Output, standard_input
 from emu.words import parse_debug
 from firmware.errors import UserError
 
 if TYPE_CHECKING:
     from emu.recorder import Recorder
+    from emu.state import MachineState
 
 _STDIO = ("stdio", "mon:stdio")  # the latter is what QEMU's -nographic means; the monitor here knows Ctrl-A x alone
 
@@ -51,12 +51,15 @@ class Session:
         typed = stack.enter_context(standard_input(self._interrupt)) if options.serial in _STDIO else None
         self.output: Callable[[bytes], object] = self._serial.write
         self.typed: Callable[[int], bytes] = typed.take if typed else lambda _limit: b""
+        self._input = typed
         self._recorder: Recorder | None = None
 
     def start(self, setup: Setup, state: MachineState | None = None) -> Machine:
         """Build a machine and show it from its first instruction on, or from a state."""
         machine = Machine(setup, output=self.output, typed=self.typed)
         if state is not None:
+            from emu.state import adopt  # noqa: PLC0415  for a machine with a past
+
             adopt(machine, state)
         self._stack.enter_context(_on_interrupt(self._interrupt))
         self._stack.enter_context(told_of_aborts(partial(self._tell_of_abort, machine)))
@@ -66,6 +69,8 @@ class Session:
     def show(self, machine: Machine) -> None:
         """Go on with a machine that has a past: another session's, or another host's."""
         self._machine = machine
+        if self._input is not None:
+            machine.wait_for_typing = partial(self._input.wait, is_over=lambda: machine.interrupted)
         if self._categories:
             Log(machine, self._categories, self._log)
         if self._recorder is not None:

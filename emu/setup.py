@@ -6,7 +6,7 @@ import dataclasses
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from emu.devicetree import Method, PsciIds, PsciNode, Spec, amend, build, psci_node
 from emu.hosts import host_of
@@ -14,6 +14,7 @@ from emu.loader import Boot, read_file
 from emu.memory import DEFAULT_RAM_BYTES, PVTIME, RAM_BASE, MiB, Region, ram
 from emu.words import (
     CallPoint,
+    gic_for,
     parse_assignment,
     parse_call_point,
     parse_conduit,
@@ -50,6 +51,7 @@ class Setup:
     boot                       what is loaded, in place of kernel, bios and initrd
     symbols                    a file with names for addresses, in place of those that the kernel brings along
     config                     the firmware's configuration
+    gic                        the interrupt controller's version; None: there is none
     psci                       whether there is firmware at all (-psci none: no node, both conduits UNDEF)
     method                     the conduit the psci node names
     keep_psci_node             leave the user's psci node as it is
@@ -69,6 +71,7 @@ class Setup:
     append: str = ""
     ram_bytes: int = DEFAULT_RAM_BYTES
     cpu: str = DEFAULT_CPU
+    gic: Literal[2, 3] | None = None
     psci: bool = True
     method: Method = "hvc"
     keep_psci_node: bool = False
@@ -102,6 +105,7 @@ class Setup:
             psci=self.psci_node(),
             bootargs=self.append,
             initrd=initrd,
+            gic=self.gic,
         )
         if self.dtb is None:
             return build(spec)
@@ -128,6 +132,7 @@ class Choices:
     cap: tuple[str, ...] = ()
     host_cpu: str | None = None
     mpidrs: tuple[int, ...] = (0,)
+    gic: Literal[2, 3] | None = None
     ram_bytes: int = DEFAULT_RAM_BYTES
     rest: dict[str, object] = field(default_factory=dict)
 
@@ -171,6 +176,7 @@ def make(choices: Choices) -> Setup:
         config=config,
         psci=psci,
         method=method,
+        gic=gic_for(len(choices.mpidrs), choices.gic),
         ram_bytes=choices.ram_bytes,
         registers=tuple(_register(config, name, value) for name, value in assignments),
         version_changes=tuple(VersionChange(version, parse_call_point(config, point)) for version, point in changes),

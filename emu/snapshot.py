@@ -23,6 +23,7 @@ import msgspec
 from emu import architecture, tracefile
 from emu.engine import CPU_MODELS
 from emu.files import replace
+from emu.gicfile import ControllerLine, controller_of, line_of, version_of
 from emu.loader import Boot, Kind, Segment, read_file
 from emu.machine import Machine
 from emu.memory import FLASH, MAX_RAM_BYTES, MIN_RAM_BYTES, PAGE_BYTES, PVTIME, RAM_BASE, GiB, MiB, Region, ram
@@ -121,6 +122,7 @@ class SnapshotLine(_Named):
     entered: dict[str, tuple[Hex, str]]
     system_event: tuple[str, Time] | None
     pages: list[PagesLine]
+    gic: ControllerLine | None = None
 
 
 _decoder: Final = msgspec.json.Decoder(SnapshotLine)
@@ -201,6 +203,7 @@ def _header(setup: Setup, boot: Boot, state: MachineState, runs: list[tuple[int,
         printed_bytes=state.console.printed_bytes,
         entered={str(vcpu): (hex(vector), why) for vcpu, (vector, why) in state.entered.items()},
         system_event=None if state.system_event is None else (state.system_event.type.name, state.system_event.flags),
+        gic=line_of(state.controller),
         pages=[PagesLine(address=hex(address), pages=len(pages)) for address, pages in runs],
     )
 
@@ -293,6 +296,7 @@ def _snapshot(line: SnapshotLine, body: bytes) -> Snapshot:
         psci=line.psci,
         method=line.method,  # type: ignore[arg-type]
         no_reboot=line.no_reboot,
+        gic=version_of(line.gic),
         ram_bytes=ram_bytes,
         seed=line.config.seed,
     )
@@ -367,6 +371,7 @@ def _state(line: SnapshotLine, config: Any, pages: dict[int, bytes]) -> MachineS
         console=ConsoleState(uart, bytes.fromhex(line.kept), line.printed_bytes),
         entered={int(vcpu): (int(vector, 16), why) for vcpu, (vector, why) in line.entered.items()},
         system_event=None if line.system_event is None else SystemEvent(SystemEventType[line.system_event[0]], line.system_event[1]),
+        controller=controller_of(line.gic, config.mpidrs),
         pages=pages,
     )
 

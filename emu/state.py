@@ -14,6 +14,7 @@ from typing import Any
 from emu import architecture
 from emu.devices.pl011 import Pl011
 from emu.devices.timer import Timer, VcpuTimers
+from emu.interrupts import Controller
 from emu.machine import Machine
 from emu.memory import PAGE_BYTES
 from emu.pages import at_power_on, changed
@@ -62,6 +63,7 @@ class MachineState:
     last, started, schedule  the scheduler's: who had the last turn, who was just started, the seeded draw
     numbers       the draw that answers RNDR, None while nobody asked
     entered       by vCPU: the vector last entered, and why
+    controller    the interrupt controller, None where there is none
     pages         guest memory that is not as the loader leaves it, by guest physical address
     """
 
@@ -79,6 +81,7 @@ class MachineState:
     console: ConsoleState
     entered: dict[int, tuple[int, str]]
     system_event: SystemEvent | None
+    controller: Controller | None
     pages: dict[int, bytes]
 
 
@@ -109,6 +112,7 @@ def capture(machine: Machine) -> MachineState:
         console=ConsoleState(_uart_state(machine.console.uart), machine.console.kept, machine.console.printed_bytes),
         entered=dict(machine.exceptions.entered),
         system_event=machine.system_event,
+        controller=None if machine.interrupts.controller is None else machine.interrupts.controller.copy(),
         pages=changed(machine.memory.touched(), machine.board.boot.segments),
     )
 
@@ -140,6 +144,7 @@ def adopt_beside(machine: Machine, state: MachineState, firmware: FirmwareState)
     machine.console.kept, machine.console.printed_bytes = state.console.kept, state.console.printed_bytes
     machine.exceptions.entered = dict(state.entered)
     machine.system_event = state.system_event
+    machine.interrupts.controller = None if state.controller is None else state.controller.copy()
     machine.vcpus[:] = [_vcpu_of(vcpu) for vcpu in state.vcpus]
 
 

@@ -10,6 +10,7 @@ import os
 import select
 import sys
 import termios
+import time
 import tty
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from firmware.errors import UserError
 
 _ESCAPE: Final = 0x01  # Ctrl-A
 _QUIT: Final = ord("x")
+_LOOKS_EVERY_S: Final = 0.05
 
 
 class Output:
@@ -62,6 +64,22 @@ class Input:
         if not characters:
             self._descriptor = None
         return self._without_escapes(characters) if self._escapes else characters
+
+    def wait(self, nanoseconds: int | None, is_over: Callable[[], bool]) -> bool:
+        """Wait until there is something to take, until its end, or until it is over; say whether there is.
+
+        nanoseconds  how long at most. On a terminal they pass as everywhere; otherwise time is the guest's own, and there is no waiting
+        """
+        if self._descriptor is None or (nanoseconds is not None and not self._escapes):
+            return False
+        end = None if nanoseconds is None else time.monotonic() + nanoseconds / 1e9
+        while not is_over():
+            left = _LOOKS_EVERY_S if end is None else min(end - time.monotonic(), _LOOKS_EVERY_S)
+            if select.select([self._descriptor], [], [], max(left, 0))[0]:
+                return True
+            if left < 0:
+                return False
+        return False
 
     def _without_escapes(self, characters: bytes) -> bytes:
         kept = bytearray()

@@ -16,8 +16,9 @@ from typing import Any, Final, NamedTuple
 
 from emu.engine import Engine
 from emu.exceptions import EXCP_HVC, EXCP_SMC
-from emu.registers import REGISTERS, SCTLR_EE, SCTLR_EL1, library
+from emu.registers import REGISTERS, SCTLR_EE, SCTLR_EL1
 from emu.scheduler import TRAP_NS, Clock
+from emu.unicorn import library
 from firmware.abi import MASK64, PowerState
 from firmware.dispatch import Firmware, functions_by_id
 from firmware.errors import UserError
@@ -27,6 +28,7 @@ from firmware.trap import Conduit, Reply, Resume, Trap
 _RECENT_CALLS: Final = 10
 _IMMEDIATE_SHIFT: Final = 5
 _IMMEDIATE_MASK: Final = 0xFFFF
+_INSTRUCTIONS: Final = {Conduit.HVC: 0xD400_0002, Conduit.SMC: 0xD400_0003}  # with an immediate of 0
 
 
 class Record(NamedTuple):
@@ -131,6 +133,8 @@ class TrapPath:
     def rebuild(self) -> None:
         """Prepare the answers of the firmware's current tables; needed after whatever builds new ones."""
         self.names = functions_by_id(self._firmware.config)
+        tables = ((_INSTRUCTIONS[conduit], table) for conduit, table in self._firmware.tables.by_conduit.items())
+        self._repeating = {word: table for word, table in tables if _repeats(table)}
         for number, conduit in ((EXCP_HVC, Conduit.HVC), (EXCP_SMC, Conduit.SMC)):
             self._answer[number] = self._path(conduit, self._firmware.tables.by_conduit[conduit])
 
@@ -141,6 +145,17 @@ class TrapPath:
             trap = Trap(vcpu, conduit, _four(x), time_ns=time_ns)
             records.append(Record(trap, x[4] - 4, self._function(x[0]), reply, (), ()))
         return records
+
+    def repeats(self) -> bool:
+        """Say whether the current vCPU is at a call that is answered by the same call again, and so for ever."""
+        if not self._repeating:
+            return False
+        word, x = self._engine.instruction_at(self._engine.pc.get()), self._engine.x
+        table = self._repeating.get(0 if word is None else word & ~(_IMMEDIATE_MASK << _IMMEDIATE_SHIFT))
+        if table is None:
+            return False
+        reply = table.entries.get(x[0].get() & table.mask, table.default)
+        return isinstance(reply, Reply) and reply.resume is Resume.SAME and all(x[number].get() == value for number, value in reply.regs)
 
     # ---- the fast way
 
@@ -281,6 +296,10 @@ class _Batch:
             ctypes.c_int(count),
         )
         self._keep = (numbers, buffer, pointers)
+
+
+def _repeats(table: Table) -> bool:
+    return any(isinstance(entry, Reply) and entry.resume is Resume.SAME for entry in (table.default, *table.entries.values()))
 
 
 def _ignore(_record: Record) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 from emu.limits import Limits
 from emu.scheduler import NS_PER_TICK, Clock, Scheduler
@@ -13,25 +13,31 @@ from emu.vcpu import Vcpu, Wait
 _LAST_TICK: Final = (1 << 63) // NS_PER_TICK
 
 
-class Turns:
-    """Hand out turns.
+class Sleepers(NamedTuple):
+    """What a machine knows of vCPUs that do not run.
 
-    wake    wakes a vCPU whose timer has fired
-    unpark  looks again at a vCPU's parked loop, and says whether it can go on
+    is_woken  says whether something wakes a vCPU that sleeps
+    wake      wakes it
+    unpark    looks again at a vCPU's parked loop, and says whether it can go on
+    can_take  says whether a parked vCPU would take an interrupt
+    pause     waits, for so many virtual nanoseconds or (None) without end, for somebody to type; says whether somebody has
     """
 
-    def __init__(
-        self, clock: Clock, scheduler: Scheduler, limits: Limits, wake: Callable[[int], None], unpark: Callable[[int], bool]
-    ) -> None:
+    is_woken: Callable[[int], bool]
+    wake: Callable[[int], None]
+    unpark: Callable[[int], bool]
+    can_take: Callable[[int], bool]
+    pause: Callable[[int | None], bool]
+
+
+class Turns:
+    """Hand out turns."""
+
+    def __init__(self, clock: Clock, scheduler: Scheduler, limits: Limits, sleepers: Sleepers) -> None:
         self._clock = clock
         self._scheduler = scheduler
         self._limits = limits
-        self._wake = wake
-        self._unpark = unpark
-
-    def timer_fired(self, vcpu: Vcpu) -> bool:
-        deadline = vcpu.timers.deadline_ticks
-        return deadline is not None and deadline <= self._clock.now_ticks
+        self._sleepers = sleepers
 
     def next(self, vcpus: list[Vcpu], is_on: Callable[[int], bool]) -> int | None:
         """Wake whom time has woken and return whose turn it is; None if nobody can run before a limit."""
@@ -44,16 +50,24 @@ class Turns:
                     (running if vcpu.wait is Wait.NOTHING else sleepers if vcpu.can_be_woken else parked).append(index)
             woken = False
             for index in sleepers:
-                if self.timer_fired(vcpus[index]):
-                    self._wake(index)
+                if self._sleepers.is_woken(index):
+                    self._sleepers.wake(index)
                     woken = True
             # While somebody runs, a parked loop may be rewritten: it gets its turn, to be looked at again.
-            if woken or (not running and [index for index in parked if self._unpark(index)]):
+            if woken or (not running and [index for index in parked if self._sleepers.unpark(index)]):
                 continue
             turns = [*running, *parked] if running else []
             chosen = self._scheduler.choose([index in turns for index in range(len(vcpus))])
-            deadlines = [deadline for index in sleepers if (deadline := vcpus[index].timers.deadline_ticks) is not None]
+            waiting = [*sleepers, *(index for index in parked if self._sleepers.can_take(index))]
+            deadlines = [
+                deadline for index in waiting if (deadline := vcpus[index].timers.deadline_after(self._clock.now_ticks)) is not None
+            ]
             deadlines = [deadline for deadline in deadlines if deadline < _LAST_TICK]
-            if chosen is not None or not deadlines or self._limits.reached(self._clock.now_ns) is not None:
+            if chosen is not None or self._limits.reached(self._clock.now_ns) is not None:
                 return chosen
-            self._clock.advance_to_tick(min(deadlines))
+            deadline = min(deadlines, default=None)
+            if self._sleepers.pause(None if deadline is None else deadline * NS_PER_TICK - self._clock.now_ns):
+                continue
+            if deadline is None:
+                return None
+            self._clock.advance_to_tick(deadline)

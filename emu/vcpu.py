@@ -72,11 +72,13 @@ def standstill(vcpus: Sequence[Vcpu], states: Sequence[PowerState]) -> str:
     )
 
 
-def serve_system_registers(engine: Engine, clock: Clock, vcpus: Callable[[], Sequence[Vcpu]], number: Callable[[], int]) -> None:
+def serve_system_registers(
+    engine: Engine, clock: Clock, vcpus: Callable[[], Sequence[Vcpu]], number: Callable[[], int], changed: Callable[[], None]
+) -> None:
     """Serve what the engine would answer from the host: counters and EL1 timers on virtual time, and no random numbers.
 
     The engine drops timer writes and counts host time. FEAT_RNG (-cpu max) is hidden; a guest that reads RNDR all the same gets
-    `number`.
+    `number`. After a write to a timer `changed` is called.
     """
     readers: dict[SystemRegister, Callable[[], int]] = {
         _CNTPCT: clock.read_counter,
@@ -87,7 +89,7 @@ def serve_system_registers(engine: Engine, clock: Clock, vcpus: Callable[[], Seq
     }
     writers: dict[SystemRegister, Callable[[int], None]] = {}
     for crm, of in _TIMER_CRM.items():
-        _serve(crm, readers, writers, clock, partial(_current, engine, vcpus, of))
+        _serve(crm, readers, writers, clock, partial(_current, engine, vcpus, of), changed)
 
     def el0_may(register: SystemRegister) -> bool:
         bit = _EL0_ENABLES.get((register[3], register[4] if register[3] == 0 else 0))
@@ -106,13 +108,23 @@ def _serve(
     writers: dict[SystemRegister, Callable[[int], None]],
     clock: Clock,
     timer: Callable[[], Timer],
+    changed: Callable[[], None],
 ) -> None:
+    def write_tval(value: int) -> None:
+        timer().write_tval(value, clock.now_ticks)
+        changed()
+
+    def write_ctl(value: int) -> None:
+        timer().write_ctl(value)
+        changed()
+
     def write_cval(value: int) -> None:
         timer().cval = value
+        changed()
 
     readers[3, 3, 14, crm, _TVAL] = lambda: timer().read_tval(clock.now_ticks)
     readers[3, 3, 14, crm, _CTL] = lambda: timer().read_ctl(clock.now_ticks)
     readers[3, 3, 14, crm, _CVAL] = lambda: timer().cval
-    writers[3, 3, 14, crm, _TVAL] = lambda value: timer().write_tval(value, clock.now_ticks)
-    writers[3, 3, 14, crm, _CTL] = lambda value: timer().write_ctl(value)
+    writers[3, 3, 14, crm, _TVAL] = write_tval
+    writers[3, 3, 14, crm, _CTL] = write_ctl
     writers[3, 3, 14, crm, _CVAL] = write_cval

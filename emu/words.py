@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Any, Final, NamedTuple
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple
 
 from emu.devicetree import Method
 from emu.engine import CPU_MODELS
@@ -15,7 +16,10 @@ from firmware.errors import UserError, unknown
 from firmware.host import SPECTRE_STATES, SSBD_STATES, Config, Mitigations
 from firmware.trap import Conduit
 
-MAX_VCPUS: Final = 8
+MAX_VCPUS: Final = 123  # as many redistributors as there is room for
+_MOST_CPUS_OF_GICV2: Final = 8
+_TARGET_LIST: Final = 16
+_GICS: Final[dict[str, Literal[2, 3]]] = {"2": 2, "3": 3}
 _NS: Final = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": 1_000_000_000}
 
 
@@ -150,8 +154,41 @@ def parse_smp(text: str) -> tuple[int, ...]:
         raise UserError(f"-smp {text!r}: at most {MAX_VCPUS} CPUs")
     if cpus % clusters:
         raise UserError(f"-smp {text!r}: {cpus} CPUs do not divide into {clusters} clusters")
-    size = cpus // clusters
+    # Without clusters of the user's own, as QEMU's `virt` with a GICv3: sixteen to an SGI's target list.
+    size = cpus // clusters if "clusters" in options else _TARGET_LIST
     return tuple(vcpu // size << 8 | vcpu % size for vcpu in range(cpus))
+
+
+class MachineWords(NamedTuple):
+    """What -machine says: the interrupt controller's version, None for the default, and where the device tree is to be dumped."""
+
+    gic: Literal[2, 3] | None
+    dump: Path | None
+
+
+def parse_machine(text: str) -> MachineWords:
+    """Read virt[,gic-version=2|3][,dumpdtb=F]."""
+    kind, *properties = text.split(",")
+    if kind.removeprefix("type=") != "virt":
+        raise UserError(f"-machine {kind!r} is not offered; allowed: virt")
+    gic: Literal[2, 3] | None = None
+    dump = None
+    for text_ in properties:
+        name, _, value = text_.partition("=")
+        if name == "gic-version" and value in _GICS:
+            gic = _GICS[value]
+        elif name == "dumpdtb" and value:
+            dump = Path(value)
+        else:
+            raise UserError(f"-machine virt,{text_} is not offered; allowed: gic-version=2, gic-version=3, dumpdtb=F")
+    return MachineWords(gic, dump)
+
+
+def gic_for(cpus: int, asked: Literal[2, 3] | None) -> Literal[2, 3]:
+    """Return the interrupt controller's version for so many CPUs: version 2, and 3 above its eight, unless one is asked for."""
+    if asked == 2 and cpus > _MOST_CPUS_OF_GICV2:
+        raise UserError(f"-machine virt,gic-version=2: a GICv2 has at most {_MOST_CPUS_OF_GICV2} CPUs, not {cpus}")
+    return asked or (2 if cpus <= _MOST_CPUS_OF_GICV2 else 3)
 
 
 def parse_mpidrs(text: str, count: int | None) -> tuple[int, ...]:

@@ -18,7 +18,7 @@ from firmware.abi import PSCI_0_1, Version
 from firmware.dispatch import FirmwareState, configuration
 from firmware.errors import RegisterError, UserError, errno_name
 from firmware.host import Config, Host, Mitigations
-from firmware.policy import MachineType, Policy, Unknown
+from firmware.policy import MachineType, Missing, Policy
 from firmware.view import WORKAROUNDS, Answer, View
 
 
@@ -128,11 +128,12 @@ def carried(state: FirmwareState, source: Host, config: Config) -> FirmwareState
 # ---- the move
 
 
-def plan(source: Config, fresh: Config, policy: Policy, ask: Callable[[Config], View]) -> Migration:
+def plan(source: Config, fresh: Config, policy: Policy, machine_type: MachineType, ask: Callable[[Config], View]) -> Migration:
     """Say how a guest moves from a source to a fresh VM on the destination.
 
-    fresh  the destination's VM as its VMM created it (`created`), with the destination's CPU
-    ask    what a guest sees under a configuration (`firmware/view.py`, over the conduit it calls by)
+    fresh         the destination's VM as its VMM created it (`created`), with the destination's CPU
+    machine_type  one of the policy's, the same on both sides
+    ask           what a guest sees under a configuration (`firmware/view.py`, over the conduit it calls by)
     """
     before = ask(source)
     steps: list[Step] = []
@@ -141,14 +142,14 @@ def plan(source: Config, fresh: Config, policy: Policy, ask: Callable[[Config], 
     sent = set()
     for register in fwregs.of_host(source):
         value = register.get(source)
-        if not policy.sends(register.name, value):
+        if register.name in machine_type.hides or not policy.sends(register.name, value):
             withheld.append((register.name, value))
             continue
         sent.add(register.name)
         step, config = _write("sent", config, register, value, policy)
         steps.append(step)
     for register in fwregs.of_host(fresh):
-        if register.name not in sent:
+        if register.name not in sent and register.name not in machine_type.hides:
             step, config = _missing(config, register, policy)
             steps.append(step)
     if any(step.refused for step in steps):
@@ -162,7 +163,7 @@ def _write(when: str, config: Config, register: fwregs.Register, value: int, pol
         config = fwregs.find(config, register.id).set(config, value, False)
     except RegisterError as error:
         name = errno_name(error.errno)
-        ignored = name == "ENOENT" and policy.unknown is Unknown.IGNORE
+        ignored = register.name not in config.host.registers and policy.may_lack(register.name)
         return Step(when, register.name, register.id, value, name, str(error).removeprefix(f"{name}: "), not ignored), config
     return Step(when, register.name, register.id, value, "", "accepted"), config
 
@@ -171,7 +172,7 @@ def _missing(config: Config, register: fwregs.Register, policy: Policy) -> tuple
     value = register.get(config)
     if register.name == "PSCI_VERSION" and policy.absent_version is not None:
         return _write("not sent", config, register, policy.absent_version.word, policy)
-    if policy.may_be_missing(register.name):
+    if policy.missing is Missing.KEEP:
         return Step("not sent", register.name, register.id, value, "", "the destination's own value stays"), config
     return Step("not sent", register.name, register.id, value, "", f"policy {policy.name} does not let it be missing", True), config
 

@@ -45,10 +45,15 @@ class Withheld(NamedTuple):
 
 
 class MachineType(NamedTuple):
-    """A VMM's machine type, and the PSCI version that it asks for on both sides; None: it asks for nothing."""
+    """A VMM's machine type, the same on both sides.
+
+    asks_for  the PSCI version it asks for; None: it asks for nothing
+    hides     registers it neither sends nor expects
+    """
 
     name: str
     asks_for: Version | None = None
+    hides: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +66,7 @@ class Policy:
     withholds       the sender's filter; the register "*" stands for all
     unknown         the receiver's rule for registers its kernel does not have
     missing         the receiver's rule for registers that were not sent
-    safe_missing    registers that may be missing all the same
+    safe_missing    registers that the receiver's kernel may lack all the same: what was sent of them is dropped
     absent_version  what the receiver writes to PSCI_VERSION when that was not sent; None: nothing
     """
 
@@ -90,9 +95,9 @@ class Policy:
             raise unknown("machine type", name, known)
         return known[name]
 
-    def may_be_missing(self, register: str) -> bool:
-        """Say whether the receiver goes on without having been sent this register."""
-        return self.missing is Missing.KEEP or register in self.safe_missing
+    def may_lack(self, register: str) -> bool:
+        """Say whether the receiver goes on although its kernel does not have a register that was sent."""
+        return self.unknown is Unknown.IGNORE or register in self.safe_missing
 
 
 DO_NOTHING: Final = Policy(
@@ -137,6 +142,7 @@ QEMU_10: Final = Policy(
 QEMU_11: Final = Policy(
     name="qemu-11",
     summary="QEMU 11: kvm-psci-version on both command lines, hidden registers, and registers that may safely be missing",
+    machine_types=(MachineType("virt-11.0"), MachineType("virt-10.1", hides=frozenset({"VENDOR_HYP_BMAP_2"}))),
     cite="qemu-devel: Sebastian Ott, kvm-psci-version (2025-09 to 2026-02); Eric Auger, x-mig-hidden-regs and x-mig-safe-missing-regs",
     asks=Asks.BOTH,
 )

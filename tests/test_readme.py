@@ -21,35 +21,46 @@ _README: Final = (_ROOT / "README.md").read_text(encoding="utf-8")
 _PROMPT: Final = "$ psci-emu "
 
 
-def _commands() -> Iterator[tuple[str, list[str]]]:
+# A block's commands, which may go on from one another's files, each with the lines that it prints.
+Block = list[tuple[str, list[str]]]
+
+
+def _blocks() -> Iterator[Block]:
     for block in re.findall(r"^```console\n(.*?)^```$", _README, re.MULTILINE | re.DOTALL):
+        commands = []
         for part in re.split(r"^(?=\$ )", block, flags=re.MULTILINE)[1:]:
             command, *lines = part.rstrip("\n").split("\n")
             assert command.startswith(_PROMPT), command
-            yield command.removeprefix(_PROMPT), lines
+            commands.append((command.removeprefix(_PROMPT), lines))
+        yield commands
 
 
-@pytest.mark.parametrize(("command", "shown"), list(_commands()), ids=lambda value: value if isinstance(value, str) else "")
-def test_a_command_prints_what_the_readme_shows(
-    command: str, shown: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(_ROOT)
-
-    if ".cache/kernels" in command:
-        real.kernel()
-
-    main(command.split())
-
-    captured = capfd.readouterr()
-    printed = (captured.out + captured.err).replace("\r\n", "\n")
-    # "..." stands for any lines; all others are exact.
-    pattern = "".join(r"(?:.*\n)*?" if line == "..." else re.escape(line) + r"\n" for line in shown)
-    assert re.fullmatch(pattern, printed if printed.endswith("\n") else printed + "\n")
+@pytest.fixture
+def at_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stand in a folder that has everything of the project's in it, and keeps what a command writes."""
+    for entry in _ROOT.iterdir():
+        (tmp_path / entry.name).symlink_to(entry)
+    monkeypatch.chdir(tmp_path)
 
 
-def test_the_python_examples_print_what_the_readme_shows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(_ROOT)
+@pytest.mark.usefixtures("at_root")
+@pytest.mark.parametrize("block", list(_blocks()), ids=lambda block: block[0][0])
+def test_commands_print_what_the_readme_shows(block: Block, capfd: pytest.CaptureFixture[str]) -> None:
+    for command, shown in block:
+        if ".cache/kernels" in command:
+            real.kernel()
 
+        main(command.split())
+
+        captured = capfd.readouterr()
+        printed = (captured.out + captured.err).replace("\r\n", "\n")
+        # "..." stands for any lines; all others are exact.
+        pattern = "".join(r"(?:.*\n)*?" if line == "..." else re.escape(line) + r"\n" for line in shown)
+        assert re.fullmatch(pattern, printed if printed.endswith("\n") else printed + "\n"), command
+
+
+@pytest.mark.usefixtures("at_root")
+def test_the_python_examples_print_what_the_readme_shows() -> None:
     result = doctest.testfile(str(_ROOT / "README.md"), module_relative=False)
 
     assert result.attempted
@@ -57,7 +68,7 @@ def test_the_python_examples_print_what_the_readme_shows(monkeypatch: pytest.Mon
 
 
 def test_every_option_of_run_is_in_the_readme() -> None:
-    parser = Parser()
+    parser = Parser(prog="psci-emu run")
     add_run_options(parser)
     names = {action.option_strings[0].lstrip("-") for action in parser._actions} - {"help", "h"}
 

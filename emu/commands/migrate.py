@@ -54,7 +54,7 @@ def _migrate(options: argparse.Namespace) -> int:
         outcome = machine.run(point)
         if outcome.code != ExitCode.OK:
             return shown.finish(outcome)
-        moved = move(machine, fresh, policy, output=shown.output, typed=shown.typed)
+        moved = move(machine, fresh, policy, machine_type, output=shown.output, typed=shown.typed)
         return _go_on(shown, machine, moved)
 
 

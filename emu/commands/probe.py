@@ -56,6 +56,8 @@ def _probe(options: argparse.Namespace) -> int:
     if options.diff is not None:
         options.hosts = ",".join(place.partition(":")[0] for place in options.diff)
     variants = list(_variants(options))
+    if not variants:
+        raise UserError(f"--psci {options.psci}: none of the hosts offers it")
     if options.diff is not None:
         return _diff([_named(place, variants) for place in options.diff], jobs)
     findings = []
@@ -145,9 +147,13 @@ def _tell(finding: Finding) -> None:
 
 
 def _summary(findings: list[Finding], boots: int) -> None:
-    print(f"\n{len(findings)} firmwares, {boots} boot{'' if boots == 1 else 's'}")
+    print(f"\n{_count(len(findings), 'firmware')}, {_count(boots, 'boot')}")
     rows = [(each.host, each.psci, str(len(each.calls)), str(each.cpus_up), str(each.code), each.sentence) for each in findings]
     show("host", "PSCI", "calls", "CPUs up", "code", "how it ended", rows=rows)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 PROBE = Command(_add_options, _probe)

@@ -46,7 +46,9 @@ def add_machine_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--initrd", type=Path, metavar="F", help="initial RAM disk for -kernel")
     parser.add_argument("--dtb", type=Path, metavar="F", help="your device tree in place of the generated one")
     parser.add_argument("--symbols", type=Path, metavar="F", help="names for addresses: vmlinux, System.map or /proc/kallsyms")
-    parser.add_argument("--smp", metavar="N", help="1 to 8 CPUs, or cpus=N,clusters=M")
+    machine = "virt,gic-version=2|3; of run also dumpdtb=F, which writes the device tree and ends"
+    parser.add_argument("--machine", "-M", default="virt", metavar="M", help=machine)
+    parser.add_argument("--smp", metavar="N", help=f"1 to {words.MAX_VCPUS} CPUs, or cpus=N,clusters=M")
     parser.add_argument("--mpidr", metavar="LIST", help="MPIDR affinity value of each CPU")
     parser.add_argument("-m", dest="memory", metavar="SIZE", help="RAM, MiB or with K, M, G; default 128M")
     parser.add_argument("--cpu", default=DEFAULT_CPU, metavar="MODEL", help=f"{', '.join(CPU_MODELS)}; default {DEFAULT_CPU}")
@@ -65,7 +67,6 @@ def add_limit_options(parser: argparse.ArgumentParser) -> None:
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `run`."""
     add_machine_options(parser)
-    parser.add_argument("--machine", "-M", default="virt", metavar="virt[,dumpdtb=F]", help="dumpdtb=F writes the device tree and ends")
     add_firmware_options(parser)
     add_session_options(parser)
     parser.add_argument("--until", metavar="POINT", help="end with 0 at call:NAME#N or console:REGEX")
@@ -73,8 +74,8 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run a guest."""
-    dump = _machine(options.machine)
-    setup = setup_of(options)
+    dump = words.parse_machine(options.machine).dump
+    setup = setup_of(options, may_dump=True)
     if options.until is not None:
         setup = dataclasses.replace(setup, until=words.parse_until(setup.config, options.until))
     if dump is not None:
@@ -94,12 +95,15 @@ def inputs(options: argparse.Namespace) -> dict[str, Path | None]:
     return {f"-{name}": getattr(options, name) for name in _FILES}
 
 
-def setup_of(options: argparse.Namespace) -> Setup:
+def setup_of(options: argparse.Namespace, *, may_dump: bool = False) -> Setup:
     """Turn the machine's and the firmware's options into a setup."""
+    machine = words.parse_machine(options.machine)
+    if machine.dump is not None and not may_dump:
+        raise UserError("-machine virt,dumpdtb=F is for run alone")
     count = None if options.smp is None else len(words.parse_smp(options.smp))
     mpidrs = words.parse_smp(options.smp or "1") if options.mpidr is None else words.parse_mpidrs(options.mpidr, count)
     ram_bytes = DEFAULT_RAM_BYTES if options.memory is None else parse_size(options.memory)
-    setup = make(choices_of(options, mpidrs, ram_bytes))
+    setup = make(dataclasses.replace(choices_of(options, mpidrs, ram_bytes), gic=machine.gic))
     setup = dataclasses.replace(
         setup,
         kernel=options.kernel,
@@ -137,20 +141,6 @@ def choices_of(options: argparse.Namespace, mpidrs: tuple[int, ...] = (0,), ram_
         mpidrs=mpidrs,
         ram_bytes=ram_bytes,
     )
-
-
-def _machine(text: str) -> Path | None:
-    """Read -machine virt[,dumpdtb=F]; return where the device tree is to be dumped."""
-    kind, *properties = text.split(",")
-    if kind.removeprefix("type=") != "virt":
-        raise UserError(f"-machine {kind!r} is not offered; allowed: virt")
-    dump = None
-    for text_ in properties:
-        name, _, value = text_.partition("=")
-        if name != "dumpdtb" or not value:
-            raise UserError(f"-machine virt,{text_} is not offered; allowed: virt,dumpdtb=F")
-        dump = Path(value)
-    return dump
 
 
 RUN = Command(add_run_options, run)

@@ -67,6 +67,10 @@ class Redistributor:
     waker: int = WAKER_ASLEEP
     interface: Interface = field(default_factory=Interface)
 
+    def copy(self) -> Redistributor:
+        """Return another one like it."""
+        return Redistributor(self.bank.copy(), self.waker, self.interface.copy())
+
 
 @dataclass(slots=True)
 class Gicv3:
@@ -93,6 +97,15 @@ class Gicv3:
         self._by_mpidr = {mpidr: vcpu for vcpu, mpidr in enumerate(self.mpidrs)}
         self._has_range_selector = any(mpidr & 0xFF > 15 for mpidr in self.mpidrs)
         self._all_changed()
+
+    @staticmethod
+    def new_bank() -> Bank:
+        """Return the SPIs in their reset state."""
+        return Bank(_SPI_MASK)
+
+    def copy(self) -> Gicv3:
+        """Return another one like it."""
+        return Gicv3(self.mpidrs, self.ctlr, self.bank.copy(), list(self.router), [each.copy() for each in self.redistributors])
 
     # ---- lines in, lines out
 

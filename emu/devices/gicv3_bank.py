@@ -56,6 +56,11 @@ class Bank:
         if not self.priority:
             self.priority = bytearray(self.implemented.bit_length())
 
+    def copy(self) -> Bank:
+        """Return another one like it."""
+        words = (self.group, self.enabled, self.pending, self.active, self.level, self.edge)
+        return Bank(self.implemented, *words, bytearray(self.priority))
+
     def set_level(self, intid: int, level: bool) -> bool:
         """Set an input line; say whether that changed anything."""
         bit = 1 << intid

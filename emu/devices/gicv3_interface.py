@@ -72,6 +72,10 @@ class Interface:
     ap0: int = 0
     ap1: int = 0
 
+    def copy(self) -> Interface:
+        """Return another one like it."""
+        return Interface(self.pmr, self.ctlr, self.enables, self.bpr0, self.bpr1, self.ap0, self.ap1)
+
     @property
     def running_priority(self) -> int:
         """Give the highest active priority."""

@@ -38,6 +38,10 @@ class Timer:
         signed = (value & MASK32 ^ 0x8000_0000) - 0x8000_0000
         self.cval = now_ticks + signed & MASK64
 
+    def output(self, now_ticks: int) -> bool:
+        """Give the level of the timer's output."""
+        return self.ctl & (ENABLE | IMASK) == ENABLE and now_ticks >= self.cval
+
     @property
     def deadline_ticks(self) -> int | None:
         """When the timer's output will be asserted, or None while it is disabled or masked."""
@@ -51,8 +55,7 @@ class VcpuTimers:
     virtual: Timer = field(default_factory=Timer)
     physical: Timer = field(default_factory=Timer)
 
-    @property
-    def deadline_ticks(self) -> int | None:
-        """When the first of the two will be asserted, or None."""
+    def deadline_after(self, now_ticks: int) -> int | None:
+        """When the first output to be asserted after now will be, or None."""
         deadlines = [timer.deadline_ticks for timer in (self.virtual, self.physical) if timer.deadline_ticks is not None]
-        return min(deadlines, default=None)
+        return min((deadline for deadline in deadlines if deadline > now_ticks), default=None)

@@ -95,3 +95,5 @@ BAO: Final = (
         cite=f"{_PSCI_C}, psci_features_handler",
     )
 )
+
+HOSTS: Final = (BAO,)

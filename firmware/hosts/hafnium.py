@@ -146,3 +146,5 @@ HAFNIUM_SECONDARY: Final = (
     # Hafnium writes a secondary VM no psci node: its device tree is whatever its image brings along.
     .leave_unknown("default_conduit", "node_compatible")
 )
+
+HOSTS: Final = (HAFNIUM_PRIMARY, HAFNIUM_SECONDARY)

@@ -138,3 +138,5 @@ JAILHOUSE: Final = (
         cite=f"{_COMMON}/smccc.c, handle_arch_features",
     )
 )
+
+HOSTS: Final = (JAILHOUSE,)

@@ -48,6 +48,7 @@ RELEASES: Final = (
     kvm.KVM_6_15,
     kvm.KVM_7_0,
 )
+HOSTS: Final = RELEASES
 
 
 # ---- any release by name

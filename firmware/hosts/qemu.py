@@ -75,3 +75,5 @@ QEMU_6: Final = QEMU_7.evolve(
     cite="QEMU v6.2 target/arm/psci.c, arm_is_psci_call and arm_handle_psci_call: 1.1 came with v7.0, and so did -1 for unknown IDs "
     '(QEMU commit 3f37979bf5da ("arm: tcg: Adhere to SMCCC 1.3 section 5.2"), which commit 4825eaae4fdd had reverted)',
 )
+
+HOSTS: Final = (QEMU_6, QEMU_7)

@@ -105,3 +105,5 @@ SPEC: Final = Host(
     trng_zero_bits=False,  # DEN 0098: N is 1 to 96 or 192 (TF-A services/std_svc/trng)
     node_compatible=qemu_node_compatible,
 )
+
+HOSTS: Final = (SPEC,)

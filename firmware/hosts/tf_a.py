@@ -194,3 +194,5 @@ TF_A_TOS: Final = TF_A.evolve(
     serves=TF_A.serves | {"MIGRATE_INFO_TYPE", "MIGRATE_INFO_UP_CPU"},
     cite=f"{_TF_A} services/spd/tlkd/tlkd_pm.c, cpu_migrate_info and tlkd_pm_ops; lib/psci/psci_common.c, psci_register_spd_pm_hook",
 )
+
+HOSTS: Final = (TF_A, TF_A_TOS)

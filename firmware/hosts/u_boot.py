@@ -121,3 +121,5 @@ U_BOOT: Final = (
         cite=f"{_IMX8M}, psci_cpu_on_64, which drops context_id; psci_affinity_info_64",
     )
 )
+
+HOSTS: Final = (U_BOOT, U_BOOT_BARE)

@@ -57,3 +57,5 @@ CROSVM: Final = (
         cite="crosvm commit f1e797a6 src/crosvm/sys/linux/vcpu.rs, VcpuExit::SystemEventReset; src/main.rs, VmReset",
     )
 )
+
+HOSTS: Final = (FIRECRACKER, CROSVM)

@@ -165,3 +165,5 @@ XEN: Final = (
         cite=_ARCH_FEATURES,
     )
 )
+
+HOSTS: Final = (XEN,)

@@ -360,8 +360,8 @@ class Bench:
         return path
 
     def setup(self, *parts: Part, choices: Choices | None = None, **changes: Any) -> Setup:
-        """Set up a machine for a program."""
-        return dataclasses.replace(make(choices or Choices()), kernel=self.file(*parts), **changes)
+        """Set up a machine for a program, without an interrupt controller unless one is asked for."""
+        return dataclasses.replace(make(choices or Choices()), **{"kernel": self.file(*parts), "gic": None, **changes})
 
     def machine(self, *parts: Part, choices: Choices | None = None, output: bytearray | None = None, **changes: Any) -> Machine:
         """Build the machine for a program, with a limit so that nothing hangs."""

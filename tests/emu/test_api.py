@@ -182,7 +182,7 @@ def test_firmware_registers_go_by_name_or_id() -> None:
         {"mpidrs": ()},
         {"smp": None, "mpidrs": (1 << 31,)},
         {"smp": 4, "mpidrs": (0, 1)},
-        {"smp": 9},
+        {"smp": 124},
         {"max_insns": 0},
         {"max_insns": -1},
         {"seed": -1},

@@ -10,10 +10,15 @@ import pytest
 from emu import budget
 from emu.engine import Engine
 from emu.memory import Region
-from tests.emu.programs import Label, Part, b, flat, svc
+from tests.emu.programs import RET, UDF, At, Label, Part, b, b_ne, flat, mov, movz, store32, svc
 
 CODE = 0x1_0000
 STOPPED = CODE + 0xC00
+RETURNED = STOPPED + 4
+READ = CODE + 0xB00
+MRS_DAIF = 0xD53B_4221  # mrs x1, daif
+AND_NOT_I = 0x9278_F821  # and x1, x1, #~0x80
+MSR_DAIF = 0xD51B_4221
 ADD = 0x9100_0400  # add x0, x0, #1
 
 
@@ -68,15 +73,54 @@ def test_machine_code_is_used_where_it_is_known() -> None:
     assert (budget._native() is not None) == known
 
 
-@pytest.mark.parametrize(("left", "after", "pc"), [(7, 2, STOPPED + 4), (1, -4, STOPPED + 4), (0, 0, STOPPED), (-3, -3, STOPPED)])
-def test_the_machine_code_for_arm64_counts_and_stops(left: int, after: int, pc: int) -> None:
-    engine = engine_with(struct.unpack("<9I", budget._CODE["aarch64"]))
+@pytest.mark.parametrize(
+    ("left", "pstate", "after", "pc"),
+    [
+        (7, None, 2, RETURNED),
+        (1, None, -4, RETURNED),
+        (0, None, 0, STOPPED),
+        (-3, None, -3, STOPPED),
+        (7, 0x3C5, 2, RETURNED),
+        (7, 0x345, 7, STOPPED),
+        (0, 0x3C5, 0, STOPPED),
+    ],
+)
+def test_the_machine_code_for_arm64_counts_watches_and_stops(left: int, pstate: int | None, after: int, pc: int) -> None:
+    code: Part = struct.unpack("<23I", budget._CODE["aarch64"])
+    # cmp w1, #9; and what a call may spoil is spoilt.
+    reads: list[Part] = [0x7100_243F, b_ne("wrong"), movz(9, pstate or 0), store32(9, 2), mov(2, 0), mov(3, 0), mov(4, 0), RET]
+    reads += [Label("wrong"), UDF]
+    engine = engine_with(code, At(READ - CODE), reads)
     memory = engine.map_ram(Region(0x10_0000, 0x1000))
-    memory[:16] = left.to_bytes(8, "little", signed=True) + STOPPED.to_bytes(8, "little")
-    for register, value in ((0, 0xE), (1, 0x4000), (2, 0xFFFF_FFFF_0000_0014), (3, 0x10_0000), (30, STOPPED + 4)):
+    memory[:48] = struct.pack("<q5Q", left, STOPPED, pstate is not None, 0, 9, READ)
+    for register, value in ((0, 0xE), (1, 0x4000), (2, 0xFFFF_FFFF_0000_0014), (3, 0x10_0000), (29, 0xF), (30, RETURNED)):
         engine.x[register].set(value)
+    engine.sp.set(0x10_1000)
 
-    while engine.pc.get() not in (STOPPED, STOPPED + 4):
+    while engine.pc.get() not in (STOPPED, RETURNED):
         engine.run(1)
 
-    assert (int.from_bytes(memory[:8], "little", signed=True), engine.pc.get(), engine.x[0].get()) == (after, pc, 0xE)
+    assert (int.from_bytes(memory[:8], "little", signed=True), engine.pc.get()) == (after, pc)
+    assert [engine.x[register].get() for register in (0, 3, 29)] == [0xE, 0x10_0000, 0xF]
+    assert engine.sp.get() == 0x10_1000
+
+
+@pytest.mark.usefixtures("counted_by")
+@pytest.mark.parametrize("unmasks", [0xD503_42FF, [MRS_DAIF, AND_NOT_I, MSR_DAIF]], ids=["DAIFClr", "DAIF"])
+def test_a_watched_slice_ends_before_the_first_block_that_does_not_mask_interrupts(unmasks: Part) -> None:
+    engine = engine_with(ADD, b("next"), Label("next"), ADD, unmasks, ADD, ADD, Label("loop"), b("loop"))
+    engine.watch_for_unmasked(True)
+
+    run = engine.run_slice(100)
+
+    assert (run, engine.x[0].get()) == (len(flat(ADD, ADD, ADD, unmasks)) // 4, 2)
+    engine.watch_for_unmasked(False)
+    assert engine.run_slice(3) >= 3
+    assert engine.x[0].get() == 4
+
+
+def test_an_exact_run_that_is_watched_tells_how_far_it_came() -> None:
+    engine = engine_with(ADD, 0xD503_42FF, ADD, ADD)
+    engine.watch_for_unmasked(True)
+
+    assert [engine.run(10), engine.x[0].get()] == [2, 1]

@@ -85,7 +85,7 @@ SENTENCES: Final[dict[tuple[str, ...], str]] = {
     ("-m", "999T"): "-m 999T is above what is allowed: 1 MiB to 255 GiB of RAM",
     ("-cpu", "cortex-a58"): "unknown CPU model 'cortex-a58'; did you mean cortex-a57?",
     ("-machine", "pc"): "-machine 'pc' is not offered; allowed: virt",
-    ("-machine", "virt,gic-version=3"): "-machine virt,gic-version=3 is not offered; allowed: virt,dumpdtb=F",
+    ("-machine", "virt,gic-version=4"): "-machine virt,gic-version=4 is not offered; allowed: gic-version=2, gic-version=3, dumpdtb=F",
     ("-serial", "tcp:1"): "-serial 'tcp:1' is not offered; allowed: stdio, file:F, none",
     ("-serial", "file:/nonexistent/x"): "-serial file:/nonexistent/x cannot be written: No such file or directory",
     ("-D", "/nonexistent/x", "-d", "psci"): "-D /nonexistent/x cannot be written: No such file or directory",

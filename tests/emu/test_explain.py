@@ -97,7 +97,8 @@ def test_releases_that_have_the_same_to_tell_are_told_as_one() -> None:
 
 
 def test_a_column_that_nobody_has_a_source_for_is_told_as_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(HOSTS, "kvm-4.18", HOSTS["kvm-4.18"].leave_unknown("resets_in_cpu_on"))
+    hosts = {**HOSTS, "kvm-4.18": HOSTS["kvm-4.18"].leave_unknown("resets_in_cpu_on")}
+    monkeypatch.setattr("emu.explain.host_of", hosts.__getitem__)
 
     assert "resets_in_cpu_on: unknown, modelled as True" in explain("CPU_ON", "kvm-4.18")
 

@@ -9,7 +9,8 @@ import pytest
 
 from emu.outcome import ExitCode
 from emu.scheduler import NS_PER_TICK
-from emu.setup import Choices
+from emu.setup import Choices, make
+from emu.vcpu import Wait
 from firmware.vendor_hyp import COUNTER_HZ
 from tests.emu.programs import (
     B_SELF,
@@ -48,6 +49,7 @@ from tests.emu.programs import (
     movz,
     mrs,
     set_system,
+    smc,
     store,
     store32,
     subs,
@@ -382,6 +384,27 @@ def test_a_spinning_vcpu_with_a_timer_running_is_no_deadlock_for_a_sleeper(bench
     outcome, _ = bench.run(*program, choices=TWO)
 
     assert outcome.code == 3
+
+
+def test_a_call_that_is_answered_by_itself_again_is_parked_until_another_firmware_answers(bench: Bench) -> None:
+    # KVM of Linux 4.15 writes -1 and does not advance over SMC.
+    machine = bench.machine(call(0, conduit=smc()), exits(5), choices=Choices(host="kvm-4.15"))
+    assert machine.run() == (ExitCode.DEADLOCK, f"deadlock: cpu0 is ON and waits for {Wait.PARKED.value}")
+
+    machine.serve(make(Choices(host="kvm-4.17")).firmware())
+    machine.open_again()
+
+    assert machine.run().code == 5
+
+
+def test_a_call_that_repeats_does_not_end_the_run_of_the_others(bench: Bench) -> None:
+    called: list[Part] = [call_at(CPU_ON, 1, "second"), call(0, conduit=smc()), Label("second"), mov(24, 100_000)]
+    spinning: list[Part] = [Label("spin"), subs(24, 24, 1), b_ne("spin"), exits(3)]
+
+    outcome, machine = bench.run(*called, *spinning, choices=Choices(host="kvm-4.15", mpidrs=(0, 1)))
+
+    assert outcome.code == 3
+    assert machine.clock.traps < 20_000  # it is looked at again at each of its turns, and not called again
 
 
 def test_a_parked_loop_that_another_vcpu_rewrites_goes_on(bench: Bench) -> None:

@@ -4,12 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emu.memory import DEFAULT_RAM_BYTES, FLASH, GIC, PVTIME, RAM_BASE, UART, GiB, KiB, MiB, Region, parse_size, ram
+from emu.memory import DEFAULT_RAM_BYTES, FLASH, GICC, GICD, GICR, PVTIME, RAM_BASE, UART, GiB, KiB, MiB, Region, parse_size, ram
 from firmware.errors import UserError
 
 
 def test_the_parts_of_the_map_do_not_overlap() -> None:
-    parts = (FLASH, GIC, UART, PVTIME, ram())
+    parts = (FLASH, GICD, GICC, GICR, UART, PVTIME, ram())
 
     assert not any(first.overlaps(second) for first in parts for second in parts if first is not second)
 

@@ -13,7 +13,7 @@ import pytest
 
 from emu.cli import main
 from emu.machine import Machine
-from emu.migrate import destination_of, move
+from emu.migrate import Moved, destination_of, move
 from emu.observer import Observer
 from emu.outcome import Outcome
 from emu.setup import Setup
@@ -69,6 +69,10 @@ def fresh(setup: Setup, destination: str, policy: Policy) -> Config:
     return destination_of(like, host, policy, policy.machine_types[0], None)
 
 
+def moved_to(host: str, machine: Machine, setup: Setup, policy: Policy = PSEUDO_REGISTER) -> Moved:
+    return move(machine, fresh(setup, host, policy), policy, policy.machine_types[0])
+
+
 def going_on(run: Watched, machine: Machine) -> tuple[Outcome, list[object], bytes]:
     seen, printed = list(run.seen), bytearray(run.printed)
     Everything(machine, seen, printed)
@@ -86,7 +90,7 @@ def test_moved_at_any_trap_between_equal_hosts_a_guest_notices_nothing(guest: st
             continue  # the call ended the run
         expected = finished(unmoved)
 
-        moved = move(run.machine, fresh(setup, host, PSEUDO_REGISTER), PSEUDO_REGISTER)
+        moved = moved_to(host, run.machine, setup)
 
         assert moved.machine is not None, f"trap {number}"
         assert moved.migration.before == moved.migration.after
@@ -115,7 +119,7 @@ def test_between_unequal_hosts_the_move_is_refused_or_the_guest_sees_what_was_sa
         if unmoved is None or run is None or run.machine.is_over:
             continue
 
-        moved = move(run.machine, fresh(setup, destination, policy), policy)
+        moved = moved_to(destination, run.machine, setup, policy)
 
         if moved.machine is None:
             assert not moved.migration.accepted
@@ -135,7 +139,7 @@ def test_a_reset_that_waits_is_lost_where_the_host_does_not_read_it_before_it_se
         while not any(isinstance(each, Record) and each.function is not None and each.function.name == "CPU_ON" for each in run.seen):
             run.machine.step(None)
 
-        moved = move(run.machine, fresh(setup, host, PSEUDO_REGISTER), PSEUDO_REGISTER)
+        moved = moved_to(host, run.machine, setup)
 
         assert moved.machine is not None
         assert (going_on(run, moved.machine)[0].sentence == "system off") is arrives, host
@@ -166,6 +170,20 @@ def test_an_accepted_move_goes_on_at_the_destination_and_its_exit_code_counts(mi
     assert re.search(r"PSCI_VERSION +0x10001 +sent +accepted", out)
     assert "accepted\nversion changed: no\nmitigation lost: no\n" in out
     assert "round 6: PSCI 1.1" in out
+
+
+def test_every_discovery_call_that_was_or_is_answered_is_told(migrate: Run) -> None:
+    _, out, _ = migrate(*LOOP, "-from", "kvm-6.12", "-to", "kvm-6.13", "-psci", "1.0", "-policy", "do-nothing")
+
+    told = re.search(r"what the guest sees +before +after\n(.*?)\n\n", out, re.DOTALL)
+    assert told
+    rows = dict(re.split(r"  +", line, maxsplit=1) for line in told[1].splitlines()[:-1])
+    assert told[1].splitlines()[-1] == "every other discovery call: -1"
+    assert {" ".join(rows[name].split()) for name in rows if "FEATURES" not in name} == {"1.0 1.3", "1.1 1.1"}
+    assert rows.pop("PSCI_FEATURES(SYSTEM_RESET2 0xc4000012)").split() == ["-1", "0"]  # since 1.1
+    assert rows.pop("PSCI_FEATURES(SYSTEM_OFF2 0xc4000015)").split() == ["-1", "1"]  # since 1.3, hibernation
+    assert rows["PSCI_FEATURES(SMCCC_VERSION)"].split() == ["0", "0"]
+    assert rows["SMCCC_ARCH_FEATURES(SMCCC_ARCH_WORKAROUND_2)"].split() == ["-2", "-2"]
 
 
 def test_a_refused_move_leaves_the_source_to_its_end_and_says_so(migrate: Run) -> None:

@@ -14,7 +14,7 @@ from firmware.errors import UserError
 
 
 def parse(*words: str) -> argparse.Namespace:
-    parser = Parser(prog="psci-emu run", allow_abbrev=False)
+    parser = Parser(prog="psci-emu run")
     add_run_options(parser)
     return parser.parse_args(whole_words(words, parser, "psci-emu run"))
 

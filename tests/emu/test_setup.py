@@ -96,6 +96,7 @@ def test_a_version_change_that_the_host_would_refuse_is_refused_now(psci: str) -
     [
         ("1", (0,)),
         ("8", (0, 1, 2, 3, 4, 5, 6, 7)),
+        ("18", (*range(16), 0x100, 0x101)),
         ("cpus=4", (0, 1, 2, 3)),
         ("cpus=8,clusters=2", (0, 1, 2, 3, 0x100, 0x101, 0x102, 0x103)),
         ("clusters=2,cpus=2", (0, 0x100)),
@@ -108,7 +109,7 @@ def test_smp_numbers_aff0_within_aff1(text: str, mpidrs: tuple[int, ...]) -> Non
 
 @pytest.mark.parametrize(
     "text",
-    ["", "0", "9", "-1", "1,2", "cpus=", "cpus=1,cpus=1", "cores=2", "cpus=3,clusters=2", "1.0", "0x2"],
+    ["", "0", "124", "-1", "1,2", "cpus=", "cpus=1,cpus=1", "cores=2", "cpus=3,clusters=2", "1.0", "0x2"],
 )
 def test_other_smp_is_refused(text: str) -> None:
     with pytest.raises(UserError, match=r"^-smp "):

@@ -80,7 +80,8 @@ def test_tval_runs_below_zero() -> None:
 
 
 def test_a_vcpus_deadline_is_the_earlier_one() -> None:
-    assert VcpuTimers().deadline_ticks is None
-    assert VcpuTimers(Timer(ENABLE, 7), Timer(ENABLE, 5)).deadline_ticks == 5
-    assert VcpuTimers(Timer(ENABLE, 7), Timer(ENABLE | IMASK, 5)).deadline_ticks == 7
-    assert VcpuTimers(Timer(ENABLE, 0), Timer()).deadline_ticks == 0
+    assert VcpuTimers().deadline_after(0) is None
+    assert VcpuTimers(Timer(ENABLE, 7), Timer(ENABLE, 5)).deadline_after(4) == 5
+    assert VcpuTimers(Timer(ENABLE, 7), Timer(ENABLE, 5)).deadline_after(5) == 7
+    assert VcpuTimers(Timer(ENABLE, 7), Timer(ENABLE | IMASK, 5)).deadline_after(0) == 7
+    assert VcpuTimers(Timer(ENABLE, 7), Timer()).deadline_after(7) is None

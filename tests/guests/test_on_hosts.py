@@ -114,7 +114,7 @@ UNLIKE_THE_CATALOGUE: Final = {
     **{(guest, host): 1 for host in ("kvm-3.11", "kvm-3.13", "kvm-3.14") for guest in NO_CONTEXT_ID[:2]},
     **{("race", host): ExitCode.NO_PROGRESS for host in ("kvm-3.11", "kvm-3.13", "kvm-3.14")},
     **{("affinity-levels", host): 1 for host in ("kvm-3.16", "kvm-3.19", "kvm-4.2")},  # AFFINITY_INFO says OFF of nobody
-    ("wrong-conduit", "kvm-4.15"): ExitCode.LIMIT,  # SMC never advances
+    ("wrong-conduit", "kvm-4.15"): ExitCode.DEADLOCK,  # SMC never advances
 }
 
 

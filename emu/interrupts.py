@@ -1,0 +1,186 @@
+"""Interrupts: from the devices' lines through the controller into the vCPUs.
+
+1. The only file that knows both sides of a controller (emu/devices/gicv2.py, gicv3.py): its frames in the memory map, its system
+   registers, and what a vCPU is signalled.
+2. A vCPU takes an interrupt before the first instruction at which it is signalled and not masked, of its turn (emu/budget.py).
+3. Without a controller a timer's output itself is the event that wakes its vCPU, and nothing is ever taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from emu.devices.gicv2 import CpuInterface, Gicv2
+from emu.devices.gicv3 import Gicv3
+from emu.devices.pl011 import Pl011
+from emu.engine import Engine
+from emu.memory import GICC, GICD, GICR, Region
+from emu.registers import PSTATE_I, SystemRegister
+from emu.scheduler import Clock
+from emu.vcpu import Vcpu
+
+# INTIDs of QEMU's `virt` (hw/arm/virt.c): the architected timers' PPIs, and the first SPI but one.
+VIRTUAL_TIMER: Final = 27
+PHYSICAL_TIMER: Final = 30
+UART: Final = 33
+
+# MRS and MSR (register), Arm ARM C6: L in bit 21, then op0, op1, CRn, CRm, op2, and Rt; op0 is 2 or 3.
+_SYSTEM_MASK: Final = 0xFFD0_0000
+_SYSTEM: Final = 0xD510_0000
+_READS: Final = 1 << 21
+_XZR: Final = 31
+
+Controller = Gicv2 | Gicv3
+
+
+def controller(version: int | None, mpidrs: tuple[int, ...]) -> Controller | None:
+    """Return a controller in its reset state: version 2 or 3, None for none."""
+    if version is None:
+        return None
+    return Gicv3(mpidrs) if version == 3 else Gicv2([CpuInterface() for _ in mpidrs])
+
+
+class Interrupts:
+    """The controller of a machine, and what is wired to it.
+
+    vcpus  gives the machine's vCPUs, and
+    uart   its UART, as they are now
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        clock: Clock,
+        version: int | None,
+        mpidrs: tuple[int, ...],
+        vcpus: Callable[[], Sequence[Vcpu]],
+        uart: Callable[[], Pl011],
+    ) -> None:
+        self._engine = engine
+        self._clock = clock
+        self._version, self._mpidrs = version, mpidrs
+        self._vcpus, self._uart = vcpus, uart
+        self.controller = controller(version, mpidrs)
+        if version is None:
+            return
+        engine.map_device(GICD, self._read_distributor, self._write_distributor)
+        if version == 3:
+            engine.map_device(GICR, self._read_redistributor, self._write_redistributor)
+        else:
+            engine.map_device(GICC, self._read_cpu_interface, self._write_cpu_interface)
+
+    def connect(self, region: Region, read: Callable[[int, int], int], write: Callable[[int, int, int], None]) -> None:
+        """Map a device whose interrupt may change with an access."""
+
+        def read_and_watch(offset: int, size_bytes: int) -> int:
+            value = read(offset, size_bytes)
+            self.watch()
+            return value
+
+        def write_and_watch(offset: int, size_bytes: int, value: int) -> None:
+            write(offset, size_bytes, value)
+            self.watch()
+
+        self._engine.map_device(region, read_and_watch, write_and_watch)
+
+    def reset(self) -> None:
+        """Give the controller its reset state."""
+        self.controller = controller(self._version, self._mpidrs)
+
+    def reset_vcpu(self, index: int) -> None:
+        """Reset what a core's reset resets of its CPU interface."""
+        if self.controller is not None:
+            self.controller.reset_interface(index)
+
+    # ---- what a vCPU is signalled
+
+    def signals(self, index: int) -> bool:
+        """Say whether IRQ is asserted to a vCPU; without a controller, whether a timer's output is."""
+        virtual, physical = self._outputs(index)
+        if self.controller is None:
+            return virtual or physical
+        self._update(index, virtual, physical)
+        return self.controller.signals(index)
+
+    def wakes(self, index: int) -> bool:
+        """Say whether a vCPU that is suspended is woken."""
+        return self.signals(index) or (self.controller is not None and self.controller.wakes(index))
+
+    def is_taken(self, index: int) -> bool:
+        """Say whether a vCPU takes an interrupt now: it is signalled one and does not mask it."""
+        return self.can_take(index) and self.signals(index)
+
+    def can_take(self, index: int) -> bool:
+        """Say whether a vCPU would take an interrupt if it were signalled one."""
+        return self.controller is not None and not self._engine.register_of(index, "pstate") & PSTATE_I
+
+    def watch(self) -> None:
+        """Let the current vCPU be stopped as soon as it takes an interrupt; to be called after whatever may signal it one."""
+        self._engine.watch_for_unmasked(self.controller is not None and self.signals(self._engine.current))
+
+    def _outputs(self, index: int) -> tuple[bool, bool]:
+        timers, now = self._vcpus()[index].timers, self._clock.now_ticks
+        return timers.virtual.output(now), timers.physical.output(now)
+
+    def _update(self, index: int, virtual: bool, physical: bool) -> None:
+        assert self.controller is not None
+        self.controller.set_level(VIRTUAL_TIMER, virtual, index)
+        self.controller.set_level(PHYSICAL_TIMER, physical, index)
+        self.controller.set_level(UART, self._uart().irq)
+
+    # ---- the controller's registers
+
+    def _current(self) -> int:
+        # Before the controller is looked at its lines are as they are now.
+        current = self._engine.current
+        self._update(current, *self._outputs(current))
+        return current
+
+    def _read_distributor(self, offset: int, size_bytes: int) -> int:
+        assert self.controller is not None
+        return self.controller.read_distributor(offset, size_bytes, self._current())
+
+    def _write_distributor(self, offset: int, size_bytes: int, value: int) -> None:
+        assert self.controller is not None
+        self.controller.write_distributor(offset, size_bytes, value, self._current())
+        self.watch()
+
+    def _read_cpu_interface(self, offset: int, size_bytes: int) -> int:
+        assert isinstance(self.controller, Gicv2)
+        value = self.controller.read_cpu_interface(offset, size_bytes, self._current())
+        self.watch()  # an acknowledgement changes what is signalled
+        return value
+
+    def _write_cpu_interface(self, offset: int, size_bytes: int, value: int) -> None:
+        assert isinstance(self.controller, Gicv2)
+        self.controller.write_cpu_interface(offset, size_bytes, value, self._current())
+        self.watch()
+
+    def _read_redistributor(self, offset: int, size_bytes: int) -> int:
+        assert isinstance(self.controller, Gicv3)
+        self._current()
+        return self.controller.read_redistributor(offset, size_bytes)
+
+    def _write_redistributor(self, offset: int, size_bytes: int, value: int) -> None:
+        assert isinstance(self.controller, Gicv3)
+        self._current()
+        self.controller.write_redistributor(offset, size_bytes, value)
+        self.watch()
+
+    def access(self, word: int) -> bool:
+        """Do what an instruction undefined to the engine does, if it is MRS or MSR of one of the controller's registers at EL1."""
+        if not isinstance(self.controller, Gicv3) or word & _SYSTEM_MASK != _SYSTEM:
+            return False
+        rt = word & 31
+        register: SystemRegister = (word >> 19 & 1) + 2, word >> 16 & 7, word >> 12 & 15, word >> 8 & 15, word >> 5 & 7
+        if word & _READS:
+            value = self.controller.read_register(self._current(), register)
+            if value is None:
+                return False
+            if rt != _XZR:
+                self._engine.x[rt].set(value)
+        elif not self.controller.write_register(self._current(), register, 0 if rt == _XZR else self._engine.x[rt].get()):
+            return False
+        self.watch()
+        return True
