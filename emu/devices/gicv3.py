@@ -86,6 +86,8 @@ class Gicv3:
     router: list[int] = field(default_factory=lambda: [0] * INTIDS)
     redistributors: list[Redistributor] = field(default_factory=list)
     _by_mpidr: dict[int, int] = field(init=False, repr=False, compare=False)
+    # Only where Aff0 goes beyond a target list's sixteen; QEMU's machines have no such CPUs, and no range selector.
+    _has_range_selector: bool = field(init=False, repr=False, compare=False)
     _lines: list[bool | None] = field(init=False, repr=False, compare=False)  # by vCPU: IRQ, None for look again
 
     def __post_init__(self) -> None:
@@ -93,6 +95,7 @@ class Gicv3:
         if not self.redistributors:
             self.redistributors = [Redistributor() for _ in self.mpidrs]
         self._by_mpidr = {mpidr: vcpu for vcpu, mpidr in enumerate(self.mpidrs)}
+        self._has_range_selector = any(mpidr & 0xFF > 15 for mpidr in self.mpidrs)
         self._all_changed()
 
     @staticmethod
@@ -187,11 +190,6 @@ class Gicv3:
         else:
             return
         self._all_changed()
-
-    @property
-    def _has_range_selector(self) -> bool:
-        # Only where Aff0 goes beyond a target list's sixteen; QEMU's machines have no such CPUs, and no range selector.
-        return any(mpidr & 0xFF > 15 for mpidr in self.mpidrs)
 
     # ---- redistributors
 
