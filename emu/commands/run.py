@@ -36,6 +36,7 @@ def add_version_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fwreg", action="append", default=[], metavar="NAME=VALUE", help="write a firmware register (psci-emu regs)")
     parser.add_argument("--cap", action="append", default=[], metavar="CAP", help="enable a KVM capability: system-suspend")
     parser.add_argument("--host-cpu", metavar="CPU", help="what the host's CPU needs and has: spectre-v2=vulnerable,ssbs")
+    parser.add_argument("--fault", action="append", default=[], metavar="FAULT", help="break the firmware: 'CPU_ON#2: drop', or F.toml")
 
 
 def add_machine_options(parser: argparse.ArgumentParser) -> None:
@@ -134,6 +135,7 @@ def choices_of(options: argparse.Namespace, mpidrs: tuple[int, ...] = (0,), ram_
         fwreg=tuple(options.fwreg),
         cap=tuple(options.cap),
         host_cpu=options.host_cpu,
+        faults=tuple(options.fault),
         mpidrs=mpidrs,
         ram_bytes=ram_bytes,
     )
