@@ -37,8 +37,8 @@ def with_faults(config: Config, injected: tuple[AnyFault, ...]) -> Config:
 def check_faults(config: Config) -> None:
     """Raise UserError for a fault that could never happen under a fresh machine's configuration."""
     for fault in config.faults:
-        if isinstance(fault, WrongConduit) and not config.conduits:
-            raise UserError(f"fault '{fault}': neither conduit is served")
+        if not config.conduits:
+            raise UserError(f"fault '{fault}': neither conduit is served, so there is no firmware to break")
         if isinstance(fault, Fault) and fault.action == faults.Poison(4, 17) and not _may_change_x4_to_x17(config):
             raise UserError(f"fault '{fault}': SMCCC {config.smccc} is in force, and from 1.1 on the firmware keeps x4 to x17")
 

@@ -94,6 +94,12 @@ def _in_fives(found: str) -> Iterator[str]:
         yield found[start : start + 5]
 
 
+def cases(guest: GalleryGuest) -> list[str]:
+    """Run a guest on what exposes it; return the lines of the list."""
+    lines = [_case(guest, exposed) for exposed in guest.exposed]
+    return lines or [f"| {guest.name} | {guest.title} | | nothing | | | |"]
+
+
 def _case(guest: GalleryGuest, exposed: Exposed) -> str:
     ran = run_image(guest, guest.elf, exposed.firmware)
     twin = "" if guest.twin is None else _outcome(run_image(guest, guest.twin, exposed.firmware))
@@ -112,15 +118,17 @@ def _twins(where: Sequence[Place]) -> str:
     return _TWINS.format(runs=len(runs), failed=", ".join(failed))
 
 
+def stories() -> str:
+    return "\n".join(f"- **{guest.name}**, {guest.title}: {guest.story} *{guest.citation}*" for guest in GUESTS) + "\n"
+
+
 def page() -> str:
     """Run everything; return the page."""
     where = places()
     table = [*header(), *(row(place, marks(place)) for place in where)]
-    cases = [_case(guest, exposed) for guest in GUESTS for exposed in guest.exposed]
-    harmless = [f"| {guest.name} | {guest.title} | | nothing | | | |" for guest in GUESTS if not guest.exposed]
-    stories = "\n".join(f"- **{guest.name}**, {guest.title}: {guest.story} *{guest.citation}*" for guest in GUESTS)
     block = "```\n" + "\n".join(line.rstrip() for line in table) + "\n```\n"
-    return _HEAD + block + _twins(where) + "\n".join(cases + harmless) + "\n" + _STORIES + stories + "\n"
+    listed = "\n".join(line for guest in GUESTS for line in cases(guest))
+    return _HEAD + block + _twins(where) + listed + "\n" + _STORIES + stories()
 
 
 if __name__ == "__main__":

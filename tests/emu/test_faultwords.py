@@ -6,6 +6,8 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from emu.cli import main
 from emu.faultwords import parse_fault, parse_faults
@@ -239,3 +241,45 @@ def test_a_move_leaves_the_faults_behind(tmp_path: Path) -> None:
     assert versions[0] == "2.0"
     assert versions[-1] == "1.1"
     assert main(["replay", str(trace)]) == ExitCode.OK
+
+
+# ---- whatever is injected, the run ends with a verdict on the guest
+
+
+_VALUES = ("0x0", "NOT_SUPPORTED", "ALREADY_ON", "0x8000000000000000", "1.0")
+_FUNCTIONS = (
+    "PSCI_VERSION",
+    "CPU_ON",
+    "CPU_OFF",
+    "AFFINITY_INFO",
+    "PSCI_FEATURES",
+    "SMCCC_VERSION",
+    "SYSTEM_OFF",
+    "CPU_SUSPEND",
+    "SYSTEM_RESET",
+)
+_SPELLINGS = st.one_of(
+    st.builds("{}#{}: x0={}".format, st.sampled_from(_FUNCTIONS), st.integers(1, 4), st.sampled_from(_VALUES)),
+    st.builds("{}: x1=0x1, x3={}".format, st.sampled_from(_FUNCTIONS), st.sampled_from(_VALUES)),
+    st.builds("{}: {}".format, st.sampled_from(_FUNCTIONS), st.sampled_from(("zero-extend", "undef", "poison=x1-x3"))),
+    st.builds("{}: drop".format, st.sampled_from(("CPU_ON", "CPU_OFF", "SYSTEM_OFF", "SYSTEM_RESET", "CPU_SUSPEND"))),
+    st.builds("{}: delay={}".format, st.sampled_from(("CPU_ON", "AFFINITY_INFO")), st.integers(1, 5)),
+    st.sampled_from(
+        ("version=-1", "version=65535.65535", "features=yes", "features=no", "unknown=undef", "wrong-conduit", "trusted-os=cpu1")
+    ),
+)
+
+
+@given(
+    faults=st.lists(_SPELLINGS, min_size=1, max_size=3).map(tuple),
+    host=st.sampled_from(("spec", "kvm-3.16", "kvm-4.15", "kvm-6.13", "qemu-7", "tf-a", "xen", "u-boot", "bao", "jailhouse")),
+    guest=st.sampled_from(("prober", "rendezvous", "off-on-again", "suspend-powerdown", "reset")),
+)
+@settings(max_examples=60, deadline=None)
+def test_no_fault_makes_us_fail_and_every_run_repeats(faults: tuple[str, ...], host: str, guest: str) -> None:
+    setup = dataclasses.replace(setup_of(guest, faults, host), max_insns=300_000)
+
+    first, second = run(setup), run(setup)
+
+    assert first == second
+    assert first[0] != ExitCode.OURS

@@ -194,9 +194,10 @@ def test_the_wrong_conduit_serves_all_and_the_right_one_nothing(host: str, named
     assert call(firmware, "PSCI_VERSION", conduit=other) == call(make(host), "PSCI_VERSION")
 
 
-def test_the_wrong_conduit_needs_one_that_is_served() -> None:
-    with pytest.raises(UserError, match="neither conduit is served"):
-        check_faults(broken(WrongConduit(), conduits=frozenset()).config)
+@pytest.mark.parametrize("fault", [WrongConduit(), Fault("CPU_ON", Drop())], ids=str)
+def test_a_fault_needs_firmware_that_is_served(fault: AnyFault) -> None:
+    with pytest.raises(UserError, match="neither conduit is served, so there is no firmware to break"):
+        check_faults(broken(fault, conduits=frozenset()).config)
 
 
 @pytest.mark.parametrize(("migratable", "type_"), [(True, 0), (False, 1)])

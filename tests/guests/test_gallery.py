@@ -16,7 +16,7 @@ from firmware.errors import UserError
 from firmware.hosts import HOSTS
 from firmware.hosts.kvm_releases import RELEASES
 from guests.gallery import FOLDER, GalleryGuest, gallery, gallery_guest
-from tests.gallery import PAGE, Place, header, marks, places, row, twin_fails
+from tests.gallery import PAGE, Place, cases, header, marks, places, row, stories, twin_fails
 
 GUESTS: Final = tuple(gallery().values())
 NUMBERS: Final = [number for number in range(1, 38) if number != 13]
@@ -110,6 +110,17 @@ def test_no_twin_fails_on_any_host_whose_machine_it_is(place: Place) -> None:
     failed = {(guest.name, place.host) for guest in GUESTS if twin_fails(guest, place)}
 
     assert failed == {each for each in NOT_THEIR_MACHINE if each[1] == place.host}
+
+
+@every_guest
+def test_the_page_lists_what_exposes_a_guest(guest: GalleryGuest) -> None:
+    lines = PAGE.read_text(encoding="utf-8").splitlines()
+
+    assert [line for line in lines if line.startswith(f"| {guest.name} ")] == cases(guest)
+
+
+def test_the_page_tells_the_catalogue_s_stories() -> None:
+    assert PAGE.read_text(encoding="utf-8").endswith(f"\n\n{stories()}")
 
 
 # ---- the catalogue
