@@ -12,8 +12,7 @@ from emu.machine import Machine
 from emu.options import Parser, whole_words
 from emu.outcome import ExitCode
 from emu.setup import Setup
-from guests import FOLDER
-from guests.gallery import GalleryGuest
+from guests.gallery import GalleryGuest, located
 
 # More than any of them takes that ends by itself.
 _ENOUGH_INSTRUCTIONS: Final = 200_000
@@ -51,9 +50,3 @@ def run_image(guest: GalleryGuest, image: Path, firmware: str) -> Ran:
     console = bytearray()
     outcome = Machine(setup_for(guest, image, firmware), output=console.extend).run()
     return Ran(outcome.code, console.decode("ascii"))
-
-
-def located(firmware: str) -> str:
-    """Spell options with the files they name where those are."""
-    words = shlex.split(firmware)
-    return shlex.join(str(FOLDER / word) if word.endswith(".toml") else word for word in words)

@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from emu.gallery import located
 from emu.setup import Choices, make
 from firmware import fwregs
 from firmware.dispatch import SERVICES
@@ -18,7 +17,7 @@ from firmware.hosts import HOSTS
 from firmware.table import is_offered
 from guests import FOLDER, catalogue
 from guests import elf_path as _elf_path
-from guests.gallery import GalleryGuest, gallery, gallery_guest
+from guests.gallery import GalleryGuest, gallery, gallery_guest, located
 
 _WIDE = 200
 

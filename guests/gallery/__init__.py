@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -81,6 +82,12 @@ def gallery_guest(name: str) -> GalleryGuest:
     if name.upper() not in guests:
         raise UserError(f"there is no {name} in the gallery; there are {', '.join(guests)}")
     return guests[name.upper()]
+
+
+def located(firmware: str) -> str:
+    """Spell options with the files they name where those are."""
+    words = shlex.split(firmware)
+    return shlex.join(str(FOLDER.parent / word) if word.endswith(".toml") else word for word in words)
 
 
 def _guest(name: str, table: dict[str, Any]) -> GalleryGuest:

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from firmware.abi import MASK64, PowerState, Psci, Version
+from firmware.abi import MASK64, SVE_HINT, PowerState, Psci, Version
 from firmware.dispatch import Firmware, configuration
 from firmware.errors import UserError
 from firmware.faults import (
@@ -28,7 +28,7 @@ from firmware.hosts.kvm_releases import RELEASES
 from firmware.overlay import check_faults, with_faults
 from firmware.table import Faulty
 from firmware.trap import Conduit, Enter, Reply, Resume, Runnable
-from tests.firmware.harness import CONTEXT, ENTRY, V0_2, V1_0, V1_1, call, entered, make, returned
+from tests.firmware.harness import CONTEXT, ENTRY, V0_1, V0_2, V1_0, V1_1, call, entered, fid_of, make, returned
 
 UNDEFINED = Reply(resume=Resume.UNDEF)
 NOT_SUPPORTED_32 = 0xFFFF_FFFF
@@ -229,6 +229,13 @@ def test_the_count_of_replies_is_state() -> None:
 
     assert other.state() == firmware.state()
     assert call(other, "CPU_ON", 1, ENTRY, 0) == returned("spec", Psci.SUCCESS)
+
+
+def test_the_0_1_ids_and_hinted_ids_are_the_function_s_too() -> None:
+    old, new = broken(Fault("CPU_ON", Drop()), psci=V0_1), broken(Fault("CPU_ON", Drop()))
+
+    assert call(old, "CPU_ON", 1, ENTRY, 0) == returned("spec", Psci.SUCCESS)
+    assert call(new, fid_of(new, "CPU_ON") | SVE_HINT, 1, ENTRY, 0) == returned("spec", Psci.SUCCESS)
 
 
 def test_faults_stay_when_a_register_is_written() -> None:
