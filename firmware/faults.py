@@ -1,6 +1,6 @@
 """Faults: what broken firmware would do to a reply, as data. Nothing here is a host's: a host is right by its own lights.
 
-1. A fault names a function and which of its replies; its action says what becomes of that reply. What is firmware-wide is one of `WIDE`.
+1. A fault names a function and which of its replies; its action says what becomes of that. Three kinds are of the firmware as a whole.
 2. An action that puts an answer in the reply's place leaves the call undone; one that changes registers lets it be done first.
 3. `str()` of a fault is its spelling, which emu/faultwords.py reads: traces and snapshots hold that.
 """
@@ -134,7 +134,6 @@ class TrustedOsOn(NamedTuple):
 
 
 AnyFault = Fault | WrongConduit | UnknownUndefined | TrustedOsOn
-WIDE: Final = (WrongConduit, UnknownUndefined, TrustedOsOn)
 
 
 def spelled(value: int) -> str:

@@ -86,7 +86,8 @@ def row(place: Place, found: str) -> str:
 
 def header() -> list[str]:
     numbers = [guest.name[1:] for guest in GUESTS]
-    return [f"{'':<23}{' '.join(_in_fives(''.join(number[digit] for number in numbers)))}" for digit in (0, 1)]
+    labels = (f"{'':<22}G", f"{'host':<18}{'PSCI':<5}")
+    return [label + " ".join(_in_fives("".join(number[digit] for number in numbers))) for digit, label in enumerate(labels)]
 
 
 def _in_fives(found: str) -> Iterator[str]:
