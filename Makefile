@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 JOBS   ?= 2
 
 .DELETE_ON_ERROR:
-.PHONY: run test check lint types nightly guests kernels linux bench real clean
+.PHONY: run test check lint types nightly guests gallery kernels linux bench real clean
 
 run: $(VENV)/installed
 	$(BIN)/psci-emu demo versions
@@ -30,6 +30,10 @@ nightly: $(VENV)/installed .cache/dt-schema.json
 # Rebuild the guests' images, bit for bit, with Debian's gcc-aarch64-linux-gnu.
 guests:
 	$(MAKE) -C guests
+
+# Run every guest of the gallery on every host and version, and write docs/gallery.md.
+gallery: $(VENV)/installed
+	$(BIN)/python -m tests.gallery
 
 # Debian's arm64 kernel and a static busybox, into the ignored .cache/kernels; nothing of theirs is committed.
 kernels: $(VENV)/installed

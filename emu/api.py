@@ -150,7 +150,7 @@ class Machine:
     smp                         a number, or "cpus=4,clusters=2"; mpidrs gives each CPU's MPIDR affinity value
     memory                      RAM as -m spells it
     gic                         the interrupt controller's version: 2, or 3 above eight CPUs, if left out
-    host, psci, conduit, smccc  as the options; fwreg and cap are sequences of theirs
+    host, psci, conduit, smccc  as the options; fwreg, cap and faults are sequences of theirs
     typed                       gives up to n characters for the guest to read, without waiting
     Raises UserError for what cannot be had, InputError for a file that cannot be used.
     """
@@ -174,6 +174,7 @@ class Machine:
         smccc: str | None = None,
         fwreg: Sequence[str] = (),
         cap: Sequence[str] = (),
+        faults: Sequence[str] = (),
         seed: int = 0,
         max_insns: int | None = None,
         no_reboot: bool = False,
@@ -194,6 +195,7 @@ class Machine:
             smccc=smccc,
             fwreg=(fwreg,) if isinstance(fwreg, str) else tuple(fwreg),
             cap=(cap,) if isinstance(cap, str) else tuple(cap),
+            faults=(faults,) if isinstance(faults, str) else tuple(faults),
             mpidrs=_cpus(smp, mpidrs),
             gic=gic,
             ram_bytes=DEFAULT_RAM_BYTES if memory is None else parse_size(memory),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 
@@ -16,6 +17,7 @@ from firmware.hosts import HOSTS
 from firmware.table import is_offered
 from guests import FOLDER, catalogue
 from guests import elf_path as _elf_path
+from guests.gallery import GalleryGuest, gallery, gallery_guest, located
 
 _WIDE = 200
 
@@ -75,13 +77,37 @@ def hosts() -> int:
 
 
 def guests(name: str | None) -> int:
-    """List the guests, or tell one whole."""
-    if name is None:
-        show("guest", "CPUs", "what it is", rows=[(guest.name, str(guest.smp), guest.summary) for guest in catalogue().values()])
-        print("\npsci-emu guests NAME tells one whole, with the path that -kernel takes.")
-        return 0
+    """List the guests and the gallery, or tell one whole."""
+    if name is not None:
+        return show_guest(name)
+    show("guest", "CPUs", "what it is", rows=[(guest.name, str(guest.smp), guest.summary) for guest in catalogue().values()])
+    print("\nThe gallery: each makes one mistake that was made, and has a mended twin.\n")
+    show("guest", "the mistake", "rule", rows=[(guest.name, guest.title, guest.rule) for guest in gallery().values()])
+    print("\npsci-emu guests show NAME tells one whole, with the path that -kernel takes.")
+    return 0
+
+
+def show_guest(name: str) -> int:
+    """Tell a guest whole, the gallery's too."""
+    if re.fullmatch(r"[gG][0-9]+", name):
+        return _show_gallery_guest(gallery_guest(name))
     elf = _elf_path(name)
     guest = catalogue()[name]
     print(f"{guest.name}: {guest.summary}\n\n{guest.lesson.strip()}\n")
     print(f"source  {FOLDER / guest.source}\nimage   {elf}\nrun     psci-emu run -kernel {elf} -smp {guest.smp_option} -d psci")
+    return 0
+
+
+def _show_gallery_guest(guest: GalleryGuest) -> int:
+    print(f"{guest.name}: {guest.title}\n\n{guest.story}\n")
+    print(f"where     {guest.citation}\nrule      {guest.rule}\nsymptom   {guest.symptom}\nsource    {guest.source}\nimage     {guest.elf}")
+    if guest.twin is not None:
+        print(f"mended    {guest.twin}, which does not fail on any of these")
+    if guest.fails_at:
+        print(f"fails     on host spec at PSCI {', '.join(guest.fails_at)}")
+    print(f"\nrun       psci-emu run -kernel {guest.elf} {guest.machine} OPTIONS -d psci, with OPTIONS")
+    for exposed in guest.exposed:
+        print(f"  {located(exposed.firmware)}\n      exit code {exposed.code}" + (f": {exposed.console}" if exposed.console else ""))
+    for firmware in guest.spared:
+        print(f"  {located(firmware)}\n      gets through")
     return 0

@@ -14,6 +14,7 @@ from emu.trace import Text, value_in_words
 from firmware.dispatch import Firmware, configuration, functions_by_id
 from firmware.errors import InputError, RegisterError, UserError
 from firmware.host import Config
+from firmware.overlay import with_faults
 from firmware.table import Function
 from firmware.trap import Effect, Reply, Resume, Runnable, SystemEvent, WriteMemory
 
@@ -157,4 +158,4 @@ def _on_host(config: Config, name: str) -> tuple[Config, str | None]:
         remark = f"{error}; it is asked with PSCI {host.latest}"
         fresh = configuration(host, config.mpidrs, **rest)
     bitmaps = {**dict(fresh.bitmaps), **{register: value for register, value in config.bitmaps if register in host.registers}}
-    return dataclasses.replace(fresh, bitmaps=tuple(sorted(bitmaps.items()))), remark
+    return with_faults(dataclasses.replace(fresh, bitmaps=tuple(sorted(bitmaps.items()))), config.faults), remark

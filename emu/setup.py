@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
 from emu.devicetree import Method, PsciIds, PsciNode, Spec, amend, build, psci_node
+from emu.faultwords import parse_faults
 from emu.hosts import host_of
 from emu.loader import Boot, read_file
 from emu.memory import DEFAULT_RAM_BYTES, PVTIME, RAM_BASE, MiB, Region, ram
@@ -30,6 +31,7 @@ from firmware.abi import PSCI_0_1, PSCI_VERSIONS, Version
 from firmware.dispatch import Firmware, configuration
 from firmware.errors import UserError, unknown
 from firmware.host import Config, Host, Mitigations
+from firmware.overlay import check_faults, with_faults
 
 DEFAULT_CPU: Final = "cortex-a57"
 CAPABILITIES: Final = ("system-suspend",)
@@ -131,6 +133,7 @@ class Choices:
     fwreg: tuple[str, ...] = ()
     cap: tuple[str, ...] = ()
     host_cpu: str | None = None
+    faults: tuple[str, ...] = ()
     mpidrs: tuple[int, ...] = (0,)
     gic: Literal[2, 3] | None = None
     ram_bytes: int = DEFAULT_RAM_BYTES
@@ -172,6 +175,7 @@ def make(choices: Choices) -> Setup:
         ram=(RAM_BASE, choices.ram_bytes),
         pv_time_base=PVTIME.base,
     )
+    config = with_faults(config, parse_faults(choices.faults)) if choices.faults else config
     setup = Setup(
         config=config,
         psci=psci,
@@ -186,6 +190,7 @@ def make(choices: Choices) -> Setup:
     config = firmware.config
     for change in setup.version_changes:
         firmware.set_one_reg(fwregs.BY_NAME["PSCI_VERSION"].id, change.version.word)
+    check_faults(config)
     return dataclasses.replace(setup, config=config, registers=())
 
 

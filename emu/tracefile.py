@@ -24,11 +24,13 @@ from typing import Annotated, Final, TypeAlias
 
 import msgspec
 
+from emu.faultwords import parse_fault
 from emu.hosts import host_of
 from firmware.abi import PowerState, Version
 from firmware.dispatch import FirmwareState, check_trusted_os
 from firmware.errors import InputError
 from firmware.host import SPECTRE_STATES, SSBD_STATES, Config, Mitigations
+from firmware.overlay import with_faults
 from firmware.power import PowerSnapshot, Statistics, Suspension
 from firmware.trap import (
     Conduit,
@@ -117,6 +119,7 @@ class Header(_Line):
     seed: Time
     device_tree: str
     ssbd_off: list[Index] = []
+    faults: Annotated[list[str], msgspec.Meta(max_length=1024)] = []
 
 
 class Call(_Line):
@@ -151,6 +154,7 @@ class FirmwareLine(msgspec.Struct, forbid_unknown_fields=True):
     os_initiated: bool
     memory_protected: bool
     suspended_by_user: list[Index] = []
+    replies: dict[str, Time] = {}
 
 
 class Resumed(_Line):
@@ -209,6 +213,7 @@ def header(config: Config, seed: int, device_tree: bytes) -> Header:
         pv_time_base=None if config.pv_time_base is None else hex(config.pv_time_base),
         seed=seed,
         device_tree=b64encode(device_tree).decode(),
+        faults=[str(fault) for fault in config.faults],
     )
 
 
@@ -224,7 +229,7 @@ def config_of(line: Header) -> Config:
         raise ValueError("two CPUs have the same MPIDR")
     host = host_of(line.host)
     check_trusted_os(host, len(line.mpidrs))
-    return Config(
+    config = Config(
         host=host,
         version=Version(*line.version),
         psci_0_2=line.psci_0_2,
@@ -239,6 +244,7 @@ def config_of(line: Header) -> Config:
         ram=(int(line.ram[0], 16), int(line.ram[1], 16)),
         pv_time_base=None if line.pv_time_base is None else int(line.pv_time_base, 16),
     )
+    return with_faults(config, tuple(parse_fault(text) for text in line.faults)) if line.faults else config
 
 
 def resumed_line(time_ns: int, config: Config, seed: int, state: FirmwareState) -> Resumed:
@@ -257,6 +263,7 @@ def firmware_line(state: FirmwareState) -> FirmwareLine:
         os_initiated=power.os_initiated,
         memory_protected=power.memory_protected,
         suspended_by_user=sorted(power.suspended_by_user),
+        replies=dict(state.replies),
     )
 
 
@@ -277,7 +284,8 @@ def firmware_of(line: FirmwareLine, config: Config) -> FirmwareState:
         memory_protected=line.memory_protected,
         suspended_by_user=frozenset(line.suspended_by_user),
     )
-    return FirmwareState(config.version, config.psci_0_2, config.bitmaps, power, line.entropy, line.has_run)
+    replies = tuple(sorted(line.replies.items()))
+    return FirmwareState(config.version, config.psci_0_2, config.bitmaps, power, line.entropy, line.has_run, replies)
 
 
 def reply_line(reply: Reply) -> ReplyLine:

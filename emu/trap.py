@@ -22,7 +22,7 @@ from emu.unicorn import library
 from firmware.abi import MASK64, PowerState
 from firmware.dispatch import Firmware, functions_by_id
 from firmware.errors import UserError
-from firmware.table import Function, Keyed, Live, Table
+from firmware.table import Faulty, Function, Keyed, Live, Table
 from firmware.trap import Conduit, Reply, Resume, Trap
 
 _RECENT_CALLS: Final = 10
@@ -211,8 +211,10 @@ class TrapPath:
                 prepared[fid] = self._prepare(entry)
         return prepared
 
-    def _prepare(self, entry: Reply | Live | Keyed) -> Any:
+    def _prepare(self, entry: Reply | Live | Keyed | Faulty) -> Any:
         # Three kinds of entry: (arguments of the batch write, reply), a Live row, or None for the long way.
+        if isinstance(entry, Faulty):
+            return None
         if not isinstance(entry, Reply):
             return entry
         if entry.resume is not Resume.NEXT or entry.effects or not entry.regs:

@@ -11,7 +11,7 @@ import errno
 from dataclasses import dataclass
 from typing import Any, Final, assert_never
 
-from firmware import fwregs
+from firmware import fwregs, overlay
 from firmware.abi import MASK32, PSCI_0_1, Version
 from firmware.entropy import Entropy
 from firmware.errors import RegisterError, RegisterListError, UserError, unknown
@@ -23,7 +23,7 @@ from firmware.psci_0_1 import PSCI_0_1_IDS
 from firmware.psci_optional import PSCI_OPTIONAL
 from firmware.pv_time import PV_TIME
 from firmware.smccc import SMCCC
-from firmware.table import Function, Live, Service, Tables, build, encode, with_hints
+from firmware.table import Faulty, Function, Live, Service, Tables, build, encode, with_hints
 from firmware.trap import NOTHING, Access, Conduit, Enter, EntryState, Event, Init, MpState, Reply, Reset, Resume, Trap, Woken
 from firmware.trng import TRNG
 from firmware.vendor_hyp import VENDOR_HYP
@@ -41,6 +41,7 @@ class FirmwareState:
     power                       power states, pending entries, and what PSCI remembers beside them
     entropy                     seed and position
     has_run                     whether any vCPU has been entered
+    replies                     how many replies each function that faults name has given
     Time is not among them: it comes in with each event that needs it.
     """
 
@@ -50,6 +51,7 @@ class FirmwareState:
     power: PowerSnapshot
     entropy: tuple[int, int]
     has_run: bool
+    replies: tuple[tuple[str, int], ...] = ()
 
 
 class Firmware:
@@ -64,13 +66,14 @@ class Firmware:
         self.power = Power(config.mpidrs)
         self.entropy = Entropy(seed)
         self.has_run = False
-        self.tables: Tables = build(config, SERVICES)
+        self.tables = _tables(config)
+        self._replies: dict[str, int] = {}
         self._statuses: dict[int, Reply] = {}
 
     def configure(self, config: Config) -> None:
         """Replace the configuration and build its tables."""
         self.config = config
-        self.tables = build(config, SERVICES)
+        self.tables = _tables(config)
         self._statuses = {}
 
     # ---- events
@@ -99,8 +102,16 @@ class Firmware:
                 assert_never(event)
 
     def _trap(self, trap: Trap) -> Reply:
-        found = self.tables.by_conduit[trap.conduit].find(trap.regs[0], trap.regs[1], trap.imm)
-        return self.answer(found, trap.vcpu, trap.regs[1:], trap.big_endian, trap.time_ns) if isinstance(found, Live) else found
+        return self._reply(self.tables.by_conduit[trap.conduit].find(trap.regs[0], trap.regs[1], trap.imm), trap)
+
+    def _reply(self, found: Reply | Live | Faulty, trap: Trap) -> Reply:
+        if isinstance(found, Live):
+            return self.answer(found, trap.vcpu, trap.regs[1:], trap.big_endian, trap.time_ns)
+        if not isinstance(found, Faulty):
+            return found
+        count = self._replies[found.name] = self._replies.get(found.name, 0) + 1
+        plain = found.plain.find(trap.regs[0], trap.regs[1], trap.imm)
+        return overlay.answer(self.config, found, count, trap.regs[1], lambda: self._reply(plain, trap))
 
     def answer(self, live: Live, vcpu: int, args: tuple[int, int, int], big_endian: bool, time_ns: int) -> Reply:
         """Work out the reply to a call whose table entry is not a ready answer; `args` are x1 to x3 as the guest left them."""
@@ -161,6 +172,7 @@ class Firmware:
             self.power.snapshot(),
             (self.entropy.seed, self.entropy.position),
             self.has_run,
+            tuple(sorted(self._replies.items())),
         )
 
     def restore(self, state: FirmwareState) -> None:
@@ -170,6 +182,12 @@ class Firmware:
         self.power.restore(state.power)
         self.entropy = Entropy(*state.entropy)
         self.has_run = state.has_run
+        self._replies = dict(state.replies)
+
+
+def _tables(config: Config) -> Tables:
+    tables = build(config, SERVICES)
+    return overlay.overlaid(config, tables, functions_by_id(config)) if config.faults else tables
 
 
 def _entering(entry: EntryState | None) -> Reply:

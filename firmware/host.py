@@ -19,6 +19,7 @@ from typing import Any, Final, NamedTuple, Self
 
 from firmware.abi import MASK64, PSCI_0_1, PowerState, Psci, Version
 from firmware.entropy import Entropy
+from firmware.faults import AnyFault
 from firmware.power import Power
 from firmware.trap import Conduit, Effect, Reply, Resume
 
@@ -248,6 +249,7 @@ class Config:
     pv_time_base   guest physical address of the first vCPU's stolen-time structure, None where none is configured
     wall_clock_ns  the host's wall clock when virtual time was 0
     initialised    whether KVM_ARM_VCPU_INIT has been done
+    faults         what is broken (firmware/overlay.py, `with_faults`)
     """
 
     host: Host
@@ -265,6 +267,7 @@ class Config:
     pv_time_base: int | None = None
     wall_clock_ns: int = 0
     initialised: bool = True
+    faults: tuple[AnyFault, ...] = ()
 
     @property
     def offered(self) -> Version:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple, TypeVar
 
 from firmware.abi import FAST_CALL, MASK32, MASK64, SMCCC_1_3, SVE_HINT, Psci, Version
+from firmware.faults import Fault
 from firmware.host import Answered, Call, Conduits, Config, Host, Result, returns
 from firmware.trap import Conduit, Reply, Resume
 
@@ -96,6 +97,14 @@ class Live(NamedTuple):
     truncated: bool
 
 
+class Faulty(NamedTuple):
+    """An entry that faults were injected into; what the function would answer without them is in the plain table."""
+
+    name: str
+    faults: tuple[Fault, ...]
+    plain: Table
+
+
 class Keyed(NamedTuple):
     """An entry that is looked up again with x1."""
 
@@ -114,12 +123,12 @@ class Table(NamedTuple):
     """
 
     mask: int
-    entries: Mapping[int, Reply | Keyed | Live]
+    entries: Mapping[int, Reply | Keyed | Live | Faulty]
     default: Reply | Live
     immediate: Reply | None = None
     otherwise: Callable[[int], Reply | Live] | None = None
 
-    def find(self, x0: int, x1: int, imm: int) -> Reply | Live:
+    def find(self, x0: int, x1: int, imm: int) -> Reply | Live | Faulty:
         if imm and self.immediate is not None:
             return self.immediate
         fid = x0 & self.mask

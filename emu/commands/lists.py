@@ -29,4 +29,11 @@ REGS = Command(add_firmware_options, lambda options: lists.regs(choices_of(optio
 FUNCTIONS = Command(add_firmware_options, lambda options: lists.functions(choices_of(options)))
 EXPLAIN = Command(_add_explain_options, _explain)
 HOSTS = Command(lambda _parser: None, lambda _options: lists.hosts())
+
+
+def _add_shown_guest(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="a guest's name, or GNN of the gallery")
+
+
+GUESTS_SHOW = Command(_add_shown_guest, lambda options: lists.show_guest(options.name))
 GUESTS = Command(_add_guest_name, lambda options: lists.guests(options.name))

@@ -17,6 +17,7 @@ from emu.policyfile import policy_of
 from emu.session import Session, add_session_options, session
 from firmware.errors import UserError
 from firmware.migration import created
+from firmware.overlay import with_faults
 from firmware.policy import DEFAULT_POLICY, POLICIES
 
 
@@ -42,7 +43,8 @@ def _migrate(options: argparse.Namespace) -> int:
     setup = setup_of(options)
     if options.psci is None and not options.fwreg:
         # Nobody asked for a version: it is the kernel's or the machine type's.
-        setup = dataclasses.replace(setup, config=created(setup.config, setup.config.host, policy, machine_type, None))
+        fresh = created(setup.config, setup.config.host, policy, machine_type, None)
+        setup = dataclasses.replace(setup, config=with_faults(fresh, setup.config.faults))
     point = words.parse_until(setup.config, options.at)
     like = dataclasses.replace(setup.config, mitigations=(words.parse_host_cpu(options.to_cpu),))
     if options.conduit is None:

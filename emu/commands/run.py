@@ -53,6 +53,7 @@ def add_machine_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-m", dest="memory", metavar="SIZE", help="RAM, MiB or with K, M, G; default 128M")
     parser.add_argument("--cpu", default=DEFAULT_CPU, metavar="MODEL", help=f"{', '.join(CPU_MODELS)}; default {DEFAULT_CPU}")
     parser.add_argument("--psci-node", choices=("replace", "keep"), default="replace", help="what becomes of the psci node of -dtb")
+    parser.add_argument("--fault", action="append", default=[], metavar="FAULT", help="break the firmware: 'CPU_ON#2: drop', or F.toml")
     parser.add_argument("--no-reboot", action="store_true", help="end with 101 when the guest resets")
     parser.add_argument("--seed", default="0", metavar="N", help="schedule and entropy; 0 is plain round robin")
     add_limit_options(parser)
@@ -103,7 +104,7 @@ def setup_of(options: argparse.Namespace, *, may_dump: bool = False) -> Setup:
     count = None if options.smp is None else len(words.parse_smp(options.smp))
     mpidrs = words.parse_smp(options.smp or "1") if options.mpidr is None else words.parse_mpidrs(options.mpidr, count)
     ram_bytes = DEFAULT_RAM_BYTES if options.memory is None else parse_size(options.memory)
-    setup = make(dataclasses.replace(choices_of(options, mpidrs, ram_bytes), gic=machine.gic))
+    setup = make(dataclasses.replace(choices_of(options, mpidrs, ram_bytes), faults=tuple(options.fault), gic=machine.gic))
     setup = dataclasses.replace(
         setup,
         kernel=options.kernel,

@@ -34,7 +34,7 @@ def test_every_source_has_an_entry_and_every_entry_a_source() -> None:
 
 
 def test_every_image_has_an_entry_and_every_entry_an_image() -> None:
-    assert {guest.elf for guest in GUESTS} == {f"elf/{path.name}" for path in (FOLDER / "elf").iterdir()}
+    assert {guest.elf for guest in GUESTS} == {f"elf/{path.name}" for path in (FOLDER / "elf").glob("*.elf")}
 
 
 def test_the_makefile_builds_the_guests_of_the_catalogue() -> None:
@@ -122,6 +122,8 @@ def test_the_images_are_what_their_sources_say(tmp_path: Path) -> None:
 
     for guest in GUESTS:
         assert (tmp_path / guest.elf).read_bytes() == elf_path(guest.name).read_bytes(), f"{guest.name}: `make -C guests` was forgotten"
+    for image in (FOLDER / "elf" / "gallery").iterdir():
+        assert (tmp_path / "elf" / "gallery" / image.name).read_bytes() == image.read_bytes(), f"{image.stem}: as above"
 
 
 # CI installs the releases the catalogue names; elsewhere another release is nobody's fault.
