@@ -44,13 +44,12 @@ class Board:
     @property
     def device_tree(self) -> bytes:
         """The device tree as it is placed in memory."""
-        return next(segment.content for segment in self.boot.segments if segment.region == self.boot.dtb)
+        return next(bytes(segment.content) for segment in self.boot.segments if segment.region == self.boot.dtb)
 
     def power_on(self) -> None:
         """Load the images and give every vCPU its power-on state, the first one at the entry point; other memory stays as it is."""
         for segment in self.boot.segments:
-            self.memory.write(segment.address, segment.content)
-            self.memory.zero(segment.address + len(segment.content), segment.size_bytes - len(segment.content))
+            self.memory.load(segment)
         self.engine.flush_translations()
         self.engine.reset_all()
         self.engine.pc.set(self.boot.pc)

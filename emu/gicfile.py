@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias
 
 import msgspec
 
 from emu.devices import gicv2, gicv3
 from emu.devices.gicv3_bank import PRIORITY_MASK, Bank
 from emu.devices.gicv3_interface import Interface
-from emu.interrupts import Controller
+
+if TYPE_CHECKING:
+    from emu.interrupts import Controller
 
 Word: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^0x[0-9a-f]{1,72}$")]  # a bit for each of 288 INTIDs
 Bytes: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{2}){1,288}$")]

@@ -9,16 +9,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final, cast
 
-from emu.devices.gicv2 import CpuInterface, Gicv2
-from emu.devices.gicv3 import Gicv3
-from emu.devices.pl011 import Pl011
 from emu.engine import Engine
 from emu.memory import GICC, GICD, GICR, Region
 from emu.registers import PSTATE_I, SystemRegister
 from emu.scheduler import Clock
 from emu.vcpu import Vcpu
+
+if TYPE_CHECKING:
+    from emu.devices.gicv2 import Gicv2
+    from emu.devices.gicv3 import Gicv3
+    from emu.devices.pl011 import Pl011
 
 # INTIDs of QEMU's `virt` (hw/arm/virt.c): the architected timers' PPIs, and the first SPI but one.
 VIRTUAL_TIMER: Final = 27
@@ -31,14 +33,21 @@ _SYSTEM: Final = 0xD510_0000
 _READS: Final = 1 << 21
 _XZR: Final = 31
 
-Controller = Gicv2 | Gicv3
+if TYPE_CHECKING:
+    Controller = Gicv2 | Gicv3
 
 
 def controller(version: int | None, mpidrs: tuple[int, ...]) -> Controller | None:
     """Return a controller in its reset state: version 2 or 3, None for none."""
     if version is None:
         return None
-    return Gicv3(mpidrs) if version == 3 else Gicv2([CpuInterface() for _ in mpidrs])
+    if version == 3:
+        from emu.devices.gicv3 import Gicv3  # noqa: PLC0415  a start is mostly imports
+
+        return Gicv3(mpidrs)
+    from emu.devices.gicv2 import CpuInterface, Gicv2  # noqa: PLC0415
+
+    return Gicv2([CpuInterface() for _ in mpidrs])
 
 
 class Interrupts:
@@ -147,40 +156,41 @@ class Interrupts:
         self.watch()
 
     def _read_cpu_interface(self, offset: int, size_bytes: int) -> int:
-        assert isinstance(self.controller, Gicv2)
-        value = self.controller.read_cpu_interface(offset, size_bytes, self._current())
+        gic = cast("Gicv2", self.controller)
+        value = gic.read_cpu_interface(offset, size_bytes, self._current())
         self.watch()  # an acknowledgement changes what is signalled
         return value
 
     def _write_cpu_interface(self, offset: int, size_bytes: int, value: int) -> None:
-        assert isinstance(self.controller, Gicv2)
-        self.controller.write_cpu_interface(offset, size_bytes, value, self._current())
+        gic = cast("Gicv2", self.controller)
+        gic.write_cpu_interface(offset, size_bytes, value, self._current())
         self.watch()
 
     def _read_redistributor(self, offset: int, size_bytes: int) -> int:
-        assert isinstance(self.controller, Gicv3)
+        gic = cast("Gicv3", self.controller)
         self._current()
-        return self.controller.read_redistributor(offset, size_bytes)
+        return gic.read_redistributor(offset, size_bytes)
 
     def _write_redistributor(self, offset: int, size_bytes: int, value: int) -> None:
-        assert isinstance(self.controller, Gicv3)
+        gic = cast("Gicv3", self.controller)
         self._current()
-        self.controller.write_redistributor(offset, size_bytes, value)
+        gic.write_redistributor(offset, size_bytes, value)
         self.watch()
 
     def access(self, word: int) -> bool:
         """Do what an instruction undefined to the engine does, if it is MRS or MSR of one of the controller's registers at EL1."""
-        if not isinstance(self.controller, Gicv3) or word & _SYSTEM_MASK != _SYSTEM:
+        if self._version != 3 or word & _SYSTEM_MASK != _SYSTEM:
             return False
+        gic = cast("Gicv3", self.controller)
         rt = word & 31
         register: SystemRegister = (word >> 19 & 1) + 2, word >> 16 & 7, word >> 12 & 15, word >> 8 & 15, word >> 5 & 7
         if word & _READS:
-            value = self.controller.read_register(self._current(), register)
+            value = gic.read_register(self._current(), register)
             if value is None:
                 return False
             if rt != _XZR:
                 self._engine.x[rt].set(value)
-        elif not self.controller.write_register(self._current(), register, 0 if rt == _XZR else self._engine.x[rt].get()):
+        elif not gic.write_register(self._current(), register, 0 if rt == _XZR else self._engine.x[rt].get()):
             return False
         self.watch()
         return True

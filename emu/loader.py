@@ -1,7 +1,8 @@
 """From the user's files to what the machine writes before its first instruction: segments, PC, x0.
 
 1. Files are hostile: whatever is in them, the outcome is a Boot or one InputError. Nothing is allocated that a file merely
-   promises: zeroes stay a length, and decompression stops at the size of RAM.
+   promises: zeroes stay a length, and decompression stops at the size of RAM. A large Image is not even read before it is where it
+   belongs (`Stored`): to hold it twice takes a tenth of the time in which QEMU gets a kernel to its psci lines.
 2. Placement is QEMU's, whose command lines and guests are used here: see `_place_initrd` and `_place_dtb`.
 3. Only the first bytes of a file decide what it is.
 """
@@ -33,12 +34,51 @@ class Kind(StrEnum):
     BIOS = "firmware image"
 
 
+class Stored:
+    """A file's content that stays there and is read when it is needed, by an open descriptor.
+
+    Reading raises InputError where the file has changed meanwhile: a machine that is reset starts what it started before.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.name = os.fsdecode(path)
+        self._descriptor = os.open(path, os.O_RDONLY)
+        self._found = self._status()
+
+    def __del__(self) -> None:
+        os.close(self._descriptor)
+
+    def _status(self) -> tuple[int, int]:
+        status = os.fstat(self._descriptor)
+        return status.st_size, status.st_mtime_ns
+
+    def __len__(self) -> int:
+        return self._found[0]
+
+    def __getitem__(self, part: slice) -> bytes:
+        start, stop, _ = part.indices(len(self))
+        content = bytearray(max(stop - start, 0))
+        self.read_into(memoryview(content), start)
+        return bytes(content)
+
+    def __bytes__(self) -> bytes:
+        return self[:]
+
+    def read_into(self, buffer: memoryview, offset: int = 0) -> None:
+        """Fill a buffer with what begins at an offset."""
+        read = 0
+        while read < len(buffer) and (more := os.preadv(self._descriptor, [buffer[read:]], offset + read)):
+            read += more
+        if read < len(buffer) or self._status() != self._found:
+            raise InputError(f"{self.name} has changed since the machine was started from it; start it again")
+
+
 @dataclass(frozen=True, slots=True)
 class Segment:
     """Bytes for guest memory, zero-filled up to size_bytes."""
 
     address: int
-    content: bytes = field(repr=False)
+    content: bytes | Stored = field(repr=False)
     size_bytes: int
 
     @property
@@ -120,7 +160,7 @@ def load(
         started = _bios(_file(bios, FLASH_BANK_BYTES))
     else:
         assert kernel is not None
-        started = _kernel(_file(kernel, MAX_ELF_BYTES), ram)
+        started = _stored_image(kernel, ram) or _kernel(_file(kernel, MAX_ELF_BYTES), ram)
 
     initrd_segment = None
     if initrd is not None:
@@ -189,7 +229,7 @@ def _kernel(file: File, ram: Region) -> _Started:
     if file.content.startswith(elf.MAGIC):
         return _elf(file, ram)
     if file.content.startswith(_IMAGE_MAGIC, _IMAGE_MAGIC_AT):
-        return _image(file, ram)
+        return _image(file.name, file.content, ram)
     _refuse_by_name(file)
     return _flat(file, ram)
 
@@ -218,20 +258,35 @@ _OLD_TEXT_OFFSET: Final = 0x8_0000
 _FLAG_BIG_ENDIAN: Final = 1
 
 
-def _image(file: File, ram: Region) -> _Started:
-    if len(file.content) < _IMAGE_HEADER.size:
-        raise InputError(
-            f"{file.name} is a truncated arm64 Image: {len(file.content)} bytes, and its header alone has {_IMAGE_HEADER.size}"
-        )
-    text_offset, image_size, flags, _magic = _IMAGE_HEADER.unpack_from(file.content)
+_LARGE_BYTES: Final = 1 * MiB
+
+
+def _stored_image(source: Source, ram: Region) -> _Started | None:
+    """Place a large Image without reading it; None for anything else, a file that cannot be read included."""
+    try:
+        if isinstance(source, File) or not stat.S_ISREG(os.stat(source).st_mode):
+            return None
+        stored = Stored(source)
+    except (OSError, ValueError):
+        return None
+    head = stored[: _IMAGE_HEADER.size]
+    if len(stored) < _LARGE_BYTES or head.startswith((_GZIP_MAGIC, elf.MAGIC)) or not head.startswith(_IMAGE_MAGIC, _IMAGE_MAGIC_AT):
+        return None
+    return _image(stored.name, stored, ram)
+
+
+def _image(name: str, content: bytes | Stored, ram: Region) -> _Started:
+    if len(content) < _IMAGE_HEADER.size:
+        raise InputError(f"{name} is a truncated arm64 Image: {len(content)} bytes, and its header alone has {_IMAGE_HEADER.size}")
+    text_offset, image_size, flags, _magic = _IMAGE_HEADER.unpack(content[: _IMAGE_HEADER.size])
     if image_size == 0:
         # Before Linux 3.17 text_offset could be in either byte order, and flags did not exist.
         text_offset, flags = _OLD_TEXT_OFFSET, 0
     if flags & _FLAG_BIG_ENDIAN:
-        raise InputError(f"{file.name} is a big-endian arm64 Image (flags {flags:#x}); allowed are little-endian ones")
+        raise InputError(f"{name} is a big-endian arm64 Image (flags {flags:#x}); allowed are little-endian ones")
     address = _align_up(ram.base, _IMAGE_ALIGNMENT) + text_offset
-    segment = Segment(address, file.content, max(image_size, len(file.content)))
-    _check_fits(file, segment, ram)
+    segment = Segment(address, content, max(image_size, len(content)))
+    _check_fits(name, segment, ram)
     return _Started(Kind.IMAGE, (segment,), address)
 
 
@@ -241,13 +296,13 @@ _FLAT_OFFSET: Final = 0x8_0000
 
 def _flat(file: File, ram: Region) -> _Started:
     segment = Segment(ram.base + _FLAT_OFFSET, file.content, len(file.content))
-    _check_fits(file, segment, ram)
+    _check_fits(file.name, segment, ram)
     return _Started(Kind.FLAT, (segment,), segment.address)
 
 
-def _check_fits(file: File, segment: Segment, ram: Region) -> None:
+def _check_fits(name: str, segment: Segment, ram: Region) -> None:
     if not ram.contains(segment.address, segment.size_bytes):
-        raise InputError(f"{file.name} needs {segment.region}, which is not all within RAM, {ram}; use a larger -m or a smaller image")
+        raise InputError(f"{name} needs {segment.region}, which is not all within RAM, {ram}; use a larger -m or a smaller image")
 
 
 def _bios(file: File) -> _Started:

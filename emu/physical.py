@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 from collections.abc import Iterable, Iterator, Mapping
 
+from emu.loader import Segment
 from emu.memory import PAGE_BYTES, MiB, Region
 from emu.pages import ZERO_PAGE, touched
 
@@ -47,6 +48,19 @@ class PhysicalMemory:
         for region, buffer in self._regions:
             if region.contains(address, len(content)):
                 buffer[address - region.base : address - region.base + len(content)] = content
+
+    def load(self, segment: Segment) -> None:
+        """Write a segment's content, and zeroes behind it."""
+        content = segment.content
+        if isinstance(content, bytes):
+            self.write(segment.address, content)
+        else:
+            for region, buffer in self._regions:
+                if region.contains(segment.address, len(content)):
+                    start = segment.address - region.base
+                    with memoryview(buffer) as view, view[start : start + len(content)] as part:
+                        content.read_into(part)
+        self.zero(segment.address + len(content), segment.size_bytes - len(content))
 
     def read(self, address: int, size_bytes: int) -> bytes | None:
         """Return the bytes, or None where there is no memory."""

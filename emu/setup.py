@@ -183,9 +183,10 @@ def make(choices: Choices) -> Setup:
         **choices.rest,  # type: ignore[arg-type]
     )
     firmware = setup.firmware()  # refuses here, before anything runs
+    config = firmware.config
     for change in setup.version_changes:
         firmware.set_one_reg(fwregs.BY_NAME["PSCI_VERSION"].id, change.version.word)
-    return dataclasses.replace(setup, config=setup.firmware().config, registers=())
+    return dataclasses.replace(setup, config=config, registers=())
 
 
 def guest_config(host: Host, mitigations: Mitigations, mpidrs: tuple[int, ...] = (0, 1)) -> Config:

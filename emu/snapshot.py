@@ -148,7 +148,7 @@ def parts(setup: Setup, boot: Boot, state: MachineState) -> Iterator[bytes]:
 
 def _packed(boot: Boot, runs: list[tuple[int, list[bytes]]], level: int) -> bytes:
     stream = zlib.compressobj(level)
-    packed = [stream.compress(segment.content) for segment in boot.segments]
+    packed = [stream.compress(bytes(segment.content)) for segment in boot.segments]
     packed += [stream.compress(page) for _, pages in runs for page in pages]
     return b"".join([*packed, stream.flush()])
 

@@ -9,12 +9,11 @@ from __future__ import annotations
 import dataclasses
 import random
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from emu import architecture
 from emu.devices.pl011 import Pl011
 from emu.devices.timer import Timer, VcpuTimers
-from emu.interrupts import Controller
 from emu.machine import Machine
 from emu.memory import PAGE_BYTES
 from emu.pages import at_power_on, changed
@@ -22,6 +21,9 @@ from emu.vcpu import Vcpu, Wait
 from firmware.dispatch import FirmwareState
 from firmware.errors import UserError
 from firmware.trap import EntryState, SystemEvent
+
+if TYPE_CHECKING:
+    from emu.interrupts import Controller
 
 RandomState = tuple[Any, ...]
 

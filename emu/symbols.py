@@ -21,7 +21,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from emu import elf
-from emu.loader import MAX_ELF_BYTES, File, read_file
+from emu.loader import MAX_ELF_BYTES, File, Stored, read_file
 from firmware.errors import InputError
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ _IMAGE_START: Final = ("_text", "_head")
 class Image(NamedTuple):
     """A Linux Image as it was loaded; memory(address, size_bytes) reads guest physical memory, None where there is none."""
 
-    content: bytes
+    content: bytes | Stored
     load_address: int
     size_bytes: int
     memory: Callable[[int, int], bytes | None]
@@ -133,7 +133,10 @@ class Symbols:
     def _kallsyms(self) -> Kallsyms | None:
         from emu import kallsyms  # noqa: PLC0415  for those who ask
 
-        return kallsyms.read(self._image.content) if self._image else None
+        try:
+            return kallsyms.read(bytes(self._image.content)) if self._image else None
+        except InputError:  # somebody has built the kernel again meanwhile
+            return None
 
     @cached_property
     def _table(self) -> _Table:

@@ -42,6 +42,9 @@ class Turns:
     def next(self, vcpus: list[Vcpu], is_on: Callable[[int], bool]) -> int | None:
         """Wake whom time has woken and return whose turn it is; None if nobody can run before a limit."""
         while True:
+            runnable = [vcpu.wait is Wait.NOTHING and is_on(index) for index, vcpu in enumerate(vcpus)]
+            if all(runnable):
+                return self._scheduler.choose(runnable)
             running: list[int] = []
             parked: list[int] = []
             sleepers: list[int] = []

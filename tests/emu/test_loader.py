@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import gzip
+import mmap
 import os
 import struct
 import sys
 import tracemalloc
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emu.loader import Boot, File, Kind, Segment, load, read_file
+from emu.loader import Boot, File, Kind, Segment, Stored, load, read_file
 from emu.memory import RAM_BASE, GiB, KiB, MiB, Region, ram
+from emu.physical import PhysicalMemory
 from firmware.errors import InputError, UserError
 
 DTB = b"\xd0\x0d\xfe\xed" + bytes(996)
@@ -291,6 +294,47 @@ def test_an_image_larger_than_it_says_keeps_its_own_size() -> None:
 
 def test_an_image_beyond_half_of_ram_gets_its_tree_above_its_bss() -> None:
     assert boot(image(image_size=100 * MiB + 1)).x0 == RAM_BASE + 102 * MiB
+
+
+@pytest.fixture
+def large_image(tmp_path: Path) -> Path:
+    path = tmp_path / "Image"
+    path.write_bytes(image(bytes(range(256)) * (MiB // 256)))
+    return path
+
+
+def test_a_large_image_is_read_where_it_is_needed(large_image: Path) -> None:
+    content = large_image.read_bytes()
+    segment = load(ram(), tree, kernel=large_image).segments[0]
+    buffer = mmap.mmap(-1, 4 * MiB)
+
+    PhysicalMemory([(Region(RAM_BASE, 4 * MiB), buffer)]).load(segment)
+
+    assert isinstance(segment.content, Stored)
+    assert segment.region == Region(RAM_BASE, 4 * MiB)
+    assert buffer[:] == content.ljust(4 * MiB, b"\0")
+    assert bytes(segment.content) == content
+    assert segment.content[100:200] == content[100:200]
+    assert segment.content[len(content) - 1 : len(content) + 9] == content[-1:]
+
+
+@pytest.mark.parametrize(
+    "change", [lambda path: path.write_bytes(bytes(100)), lambda path: os.utime(path, (1, 1))], ids=["shorter", "written"]
+)
+def test_a_large_image_that_has_changed_is_not_read(large_image: Path, change: Callable[[Path], object]) -> None:
+    segment = load(ram(), tree, kernel=large_image).segments[0]
+    change(large_image)
+
+    with pytest.raises(InputError, match="Image has changed since the machine was started from it; start it again"):
+        bytes(segment.content)
+
+
+def test_a_large_image_that_was_replaced_is_read_as_it_was(large_image: Path) -> None:
+    content = large_image.read_bytes()
+    segment = load(ram(), tree, kernel=large_image).segments[0]
+    large_image.unlink()
+
+    assert bytes(segment.content) == content
 
 
 def test_a_big_endian_image_is_refused() -> None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from emu.loader import Stored
 from emu.symbols import Image, Symbols
 from firmware.errors import InputError
 from tests.emu import test_kallsyms
@@ -300,9 +301,18 @@ def test_a_file_that_can_hold_no_names_is_refused_by_name(content: bytes, why: s
     assert str(refused.value).startswith(str(path))
 
 
+def test_an_image_that_has_been_built_again_names_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "Image"
+    path.write_bytes(IMAGE)
+    symbols = Symbols(image=Image(Stored(path), LOADED, len(IMAGE), Memory(0).read))
+    path.write_bytes(IMAGE[:-4])
+
+    assert symbols.resolve(LOADED) is None
+
+
 def test_neither_an_image_nor_a_list_is_read_before_a_name_is_asked_for() -> None:
     class Unread(bytes):
-        def find(self, *_arguments: object) -> int:
+        def __bytes__(self) -> bytes:
             raise AssertionError("read")
 
     symbols = Symbols(image=Image(Unread(IMAGE), LOADED, len(IMAGE), Memory(0).read))
