@@ -318,10 +318,9 @@ class Machine:
         self.vcpus[index].wait = Wait.NOTHING
         return True
 
-    def _woken(self, sleepers: Sequence[int]) -> Sequence[int]:
-        signalled = self.interrupts.signalled(sleepers)
-        suspended = [index for index in sleepers if self.vcpus[index].wait is not Wait.WFI]
-        return sorted({*signalled, *filter(self.interrupts.wakes, suspended)}) if suspended else signalled
+    def _woken(self, waiting: Sequence[int], suspended: Sequence[int]) -> Sequence[int]:
+        signalled = self.interrupts.signalled(waiting)
+        return sorted([*signalled, *filter(self.interrupts.wakes, suspended)]) if suspended else signalled
 
     def _pause(self, nanoseconds: int | None) -> bool:
         """Nobody can run: wait for somebody to type, where the guest would be told of it."""

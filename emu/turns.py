@@ -13,20 +13,20 @@ from firmware.abi import PowerState
 # Three centuries of virtual time: a deadline beyond is none, and times stay within 64 bits.
 _LAST_TICK: Final = (1 << 63) // NS_PER_TICK
 
-_AWAKE: Final = (None, Wait.NOTHING, Wait.PARKED)  # compared by identity; None: off
+_NOTHING, _WFI, _PARKED, _OFF = Wait.NOTHING, Wait.WFI, Wait.PARKED, PowerState.OFF  # a look into an enumeration is slow
 
 
 class Sleepers(NamedTuple):
     """What a machine knows of vCPUs that do not run.
 
-    woken     says which of the vCPUs that sleep something wakes
+    woken     says which of the vCPUs in WFI, and of those that are suspended, something wakes
     wake      wakes it
     unpark    looks again at a vCPU's parked loop, and says whether it can go on
     can_take  says whether a parked vCPU would take an interrupt
     pause     waits, for so many virtual nanoseconds or (None) without end, for somebody to type; says whether somebody has
     """
 
-    woken: Callable[[Sequence[int]], Sequence[int]]
+    woken: Callable[[Sequence[int], Sequence[int]], Sequence[int]]
     wake: Callable[[int], None]
     unpark: Callable[[int], bool]
     can_take: Callable[[int], bool]
@@ -45,13 +45,10 @@ class Turns:
     def next(self, vcpus: list[Vcpu], states: Sequence[PowerState]) -> int | None:
         """Wake whom time has woken and return whose turn it is; None if nobody can run before a limit."""
         while True:
-            waits = [None if state is PowerState.OFF else vcpu.wait for vcpu, state in zip(vcpus, states, strict=True)]
-            runnable = [wait is Wait.NOTHING for wait in waits]
+            runnable, waiting, suspended, parked = _sorted(vcpus, states)
             if all(runnable):
                 return self._scheduler.choose(runnable)
-            parked = [index for index, wait in enumerate(waits) if wait is Wait.PARKED]
-            sleepers = [index for index, wait in enumerate(waits) if wait not in _AWAKE]
-            woken = self._sleepers.woken(sleepers)
+            woken = self._sleepers.woken(waiting, suspended)
             for index in woken:
                 self._sleepers.wake(index)
             is_running = True in runnable
@@ -63,7 +60,7 @@ class Turns:
             chosen = self._scheduler.choose(runnable)
             if chosen is not None or self._limits.reached(self._clock.now_ns) is not None:
                 return chosen
-            deadline = self._next_deadline(vcpus, [*sleepers, *(index for index in parked if self._sleepers.can_take(index))])
+            deadline = self._next_deadline(vcpus, [*waiting, *suspended, *(index for index in parked if self._sleepers.can_take(index))])
             if self._sleepers.pause(None if deadline is None else deadline * NS_PER_TICK - self._clock.now_ns):
                 continue
             if deadline is None:
@@ -74,3 +71,22 @@ class Turns:
         now = self._clock.now_ticks
         deadlines = [deadline for index in waiting if (deadline := vcpus[index].timers.deadline_after(now)) is not None]
         return min((deadline for deadline in deadlines if deadline < _LAST_TICK), default=None)
+
+
+def _sorted(vcpus: Sequence[Vcpu], states: Sequence[PowerState]) -> tuple[list[bool], list[int], list[int], list[int]]:
+    """Return who runs, of all, and who is in WFI, who is suspended, and who is parked; those that are off are none of these."""
+    runnable = [False] * len(vcpus)
+    waiting: list[int] = []
+    suspended: list[int] = []
+    parked: list[int] = []
+    for index, vcpu in enumerate(vcpus):
+        if states[index] is _OFF:
+            continue
+        wait = vcpu.wait
+        if wait is _WFI:
+            waiting.append(index)
+        elif wait is _NOTHING:
+            runnable[index] = True
+        else:
+            (parked if wait is _PARKED else suspended).append(index)
+    return runnable, waiting, suspended, parked
