@@ -204,6 +204,8 @@ def _gic(version: Literal[2, 3]) -> fdt.Node:
     _set_strings(node, "compatible", "arm,cortex-a15-gic" if version == 2 else "arm,gic-v3")
     frames = (GICD, GICC if version == 2 else GICR)
     _set_words(node, "reg", *(word for frame in frames for number in (frame.base, frame.size_bytes) for word in _wide(number, 2)))
+    if version == 3:
+        _set_words(node, "#redistributor-regions", 1)
     node.append(fdt.Property("interrupt-controller"))
     _set_words(node, "#interrupt-cells", 3)
     _set_words(node, "#address-cells", 0)

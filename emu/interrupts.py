@@ -33,6 +33,8 @@ _SYSTEM: Final = 0xD510_0000
 _READS: Final = 1 << 21
 _XZR: Final = 31
 
+_NEVER: Final = 1 << 64  # beyond any tick
+
 if TYPE_CHECKING:
     Controller = Gicv2 | Gicv3
 
@@ -70,7 +72,7 @@ class Interrupts:
         self._clock = clock
         self._version, self._mpidrs = version, mpidrs
         self._vcpus, self._uart = vcpus, uart
-        self.controller = controller(version, mpidrs)
+        self._reset_lines(controller(version, mpidrs))
         if version is None:
             return
         engine.map_device(GICD, self._read_distributor, self._write_distributor)
@@ -93,24 +95,54 @@ class Interrupts:
 
         self._engine.map_device(region, read_and_watch, write_and_watch)
 
+    @property
+    def controller(self) -> Controller | None:
+        """The controller; None: there is none."""
+        return self._controller
+
+    @controller.setter
+    def controller(self, value: Controller | None) -> None:
+        self._reset_lines(value)
+
+    def _reset_lines(self, value: Controller | None) -> None:
+        self._controller = value
+        # By vCPU: until which tick the controller knows the levels of its timers' outputs.
+        self._known_until = [0] * len(self._mpidrs)
+        self._next_change = 0  # the first of those
+
     def reset(self) -> None:
         """Give the controller its reset state."""
         self.controller = controller(self._version, self._mpidrs)
 
     def reset_vcpu(self, index: int) -> None:
         """Reset what a core's reset resets of its CPU interface."""
-        if self.controller is not None:
-            self.controller.reset_interface(index)
+        if self._controller is not None:
+            self._controller.reset_interface(index)
+        self._known_until[index] = self._next_change = 0
+
+    def timer_changed(self) -> None:
+        """Look at the current vCPU's timers again: the guest has written to one."""
+        self._known_until[self._engine.current] = self._next_change = 0
+        self.watch()
 
     # ---- what a vCPU is signalled
 
     def signals(self, index: int) -> bool:
         """Say whether IRQ is asserted to a vCPU; without a controller, whether a timer's output is."""
-        virtual, physical = self._outputs(index)
-        if self.controller is None:
-            return virtual or physical
-        self._update(index, virtual, physical)
-        return self.controller.signals(index)
+        if self._controller is None:
+            now = self._clock.now_ticks
+            timers = self._vcpus()[index].timers
+            return timers.virtual.output(now) or timers.physical.output(now)
+        self.update()
+        return self._controller.signals(index)
+
+    def signalled(self, indices: Sequence[int]) -> list[int]:
+        """Return which of these vCPUs `signals` holds for: at every turn, of all that sleep."""
+        if self._controller is None:
+            return [index for index in indices if self.signals(index)]
+        self.update()
+        signals = self._controller.signals
+        return [index for index in indices if signals(index)]
 
     def wakes(self, index: int) -> bool:
         """Say whether a vCPU that is suspended is woken."""
@@ -128,23 +160,29 @@ class Interrupts:
         """Let the current vCPU be stopped as soon as it takes an interrupt; to be called after whatever may signal it one."""
         self._engine.watch_for_unmasked(self.controller is not None and self.signals(self._engine.current))
 
-    def _outputs(self, index: int) -> tuple[bool, bool]:
-        timers, now = self._vcpus()[index].timers, self._clock.now_ticks
-        return timers.virtual.output(now), timers.physical.output(now)
-
-    def _update(self, index: int, virtual: bool, physical: bool) -> None:
-        assert self.controller is not None
-        self.controller.set_level(VIRTUAL_TIMER, virtual, index)
-        self.controller.set_level(PHYSICAL_TIMER, physical, index)
-        self.controller.set_level(UART, self._uart().irq)
+    def update(self) -> None:
+        """Tell the controller the levels of all its lines as they are now."""
+        if self._controller is None:
+            return
+        self._controller.set_level(UART, self._uart().irq)
+        now = self._clock.now_ticks
+        if now < self._next_change:
+            return
+        for index, vcpu in enumerate(self._vcpus()):
+            if self._known_until[index] <= now:
+                timers = vcpu.timers
+                self._controller.set_level(VIRTUAL_TIMER, timers.virtual.output(now), index)
+                self._controller.set_level(PHYSICAL_TIMER, timers.physical.output(now), index)
+                deadline = timers.deadline_after(now)
+                self._known_until[index] = _NEVER if deadline is None else deadline
+        self._next_change = min(self._known_until)
 
     # ---- the controller's registers
 
     def _current(self) -> int:
         # Before the controller is looked at its lines are as they are now.
-        current = self._engine.current
-        self._update(current, *self._outputs(current))
-        return current
+        self.update()
+        return self._engine.current
 
     def _read_distributor(self, offset: int, size_bytes: int) -> int:
         assert self.controller is not None

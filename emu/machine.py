@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -114,11 +114,11 @@ class Machine:
         self.limits = Limits(setup)
         self.interrupts = Interrupts(self.engine, self.clock, setup.gic, self.config.mpidrs, lambda: self.vcpus, lambda: self.console.uart)
         self.interrupts.connect(UART, self.console.read, self.console.write)
-        sleepers = Sleepers(self._is_woken, self._wake, self._unpark, self.interrupts.can_take, self._pause)
+        sleepers = Sleepers(self._woken, self._wake, self._unpark, self.interrupts.can_take, self._pause)
         self._turns = Turns(self.clock, self.scheduler, self.limits, sleepers)
         self.wait_for_typing: Callable[[int | None], bool] = lambda _nanoseconds: False
         self.numbers: Random | None = None  # what answers RNDR, from the first time that is asked
-        serve_system_registers(self.engine, self.clock, lambda: self.vcpus, self._random_number, self.interrupts.watch)
+        serve_system_registers(self.engine, self.clock, lambda: self.vcpus, self._random_number, self.interrupts.timer_changed)
         self._watch_call_points()
         self._power_on()
 
@@ -318,8 +318,9 @@ class Machine:
         self.vcpus[index].wait = Wait.NOTHING
         return True
 
-    def _is_woken(self, index: int) -> bool:
-        return (self.interrupts.signals if self.vcpus[index].wait is Wait.WFI else self.interrupts.wakes)(index)
+    def _woken(self, waiting: Sequence[int], suspended: Sequence[int]) -> Sequence[int]:
+        signalled = self.interrupts.signalled(waiting)
+        return sorted([*signalled, *filter(self.interrupts.wakes, suspended)]) if suspended else signalled
 
     def _pause(self, nanoseconds: int | None) -> bool:
         """Nobody can run: wait for somebody to type, where the guest would be told of it."""
@@ -418,7 +419,7 @@ class Machine:
         if self.interrupted:
             return Outcome(ExitCode.INTERRUPTED, "interrupted")
         self._after_system_event()
-        index = self._turns.next(self.vcpus, self._is_on)
+        index = self._turns.next(self.vcpus, self.firmware.power.states)
         limit = self.limits.reached(self.clock.now_ns)
         if limit is not None:
             return limit

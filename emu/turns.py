@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from emu.limits import Limits
 from emu.scheduler import NS_PER_TICK, Clock, Scheduler
 from emu.vcpu import Vcpu, Wait
+from firmware.abi import PowerState
 
 # Three centuries of virtual time: a deadline beyond is none, and times stay within 64 bits.
 _LAST_TICK: Final = (1 << 63) // NS_PER_TICK
+
+_NOTHING, _WFI, _PARKED, _OFF = Wait.NOTHING, Wait.WFI, Wait.PARKED, PowerState.OFF  # a look into an enumeration is slow
 
 
 class Sleepers(NamedTuple):
     """What a machine knows of vCPUs that do not run.
 
-    is_woken  says whether something wakes a vCPU that sleeps
+    woken     says which of the vCPUs in WFI, and of those that are suspended, something wakes
     wake      wakes it
     unpark    looks again at a vCPU's parked loop, and says whether it can go on
     can_take  says whether a parked vCPU would take an interrupt
     pause     waits, for so many virtual nanoseconds or (None) without end, for somebody to type; says whether somebody has
     """
 
-    is_woken: Callable[[int], bool]
+    woken: Callable[[Sequence[int], Sequence[int]], Sequence[int]]
     wake: Callable[[int], None]
     unpark: Callable[[int], bool]
     can_take: Callable[[int], bool]
@@ -39,38 +42,51 @@ class Turns:
         self._limits = limits
         self._sleepers = sleepers
 
-    def next(self, vcpus: list[Vcpu], is_on: Callable[[int], bool]) -> int | None:
+    def next(self, vcpus: list[Vcpu], states: Sequence[PowerState]) -> int | None:
         """Wake whom time has woken and return whose turn it is; None if nobody can run before a limit."""
         while True:
-            runnable = [vcpu.wait is Wait.NOTHING and is_on(index) for index, vcpu in enumerate(vcpus)]
+            runnable, waiting, suspended, parked = _sorted(vcpus, states)
             if all(runnable):
                 return self._scheduler.choose(runnable)
-            running: list[int] = []
-            parked: list[int] = []
-            sleepers: list[int] = []
-            for index, vcpu in enumerate(vcpus):
-                if is_on(index):
-                    (running if vcpu.wait is Wait.NOTHING else sleepers if vcpu.can_be_woken else parked).append(index)
-            woken = False
-            for index in sleepers:
-                if self._sleepers.is_woken(index):
-                    self._sleepers.wake(index)
-                    woken = True
+            woken = self._sleepers.woken(waiting, suspended)
+            for index in woken:
+                self._sleepers.wake(index)
+            is_running = True in runnable
             # While somebody runs, a parked loop may be rewritten: it gets its turn, to be looked at again.
-            if woken or (not running and [index for index in parked if self._sleepers.unpark(index)]):
+            if woken or (not is_running and [index for index in parked if self._sleepers.unpark(index)]):
                 continue
-            turns = [*running, *parked] if running else []
-            chosen = self._scheduler.choose([index in turns for index in range(len(vcpus))])
-            waiting = [*sleepers, *(index for index in parked if self._sleepers.can_take(index))]
-            deadlines = [
-                deadline for index in waiting if (deadline := vcpus[index].timers.deadline_after(self._clock.now_ticks)) is not None
-            ]
-            deadlines = [deadline for deadline in deadlines if deadline < _LAST_TICK]
+            for index in parked if is_running else ():
+                runnable[index] = True
+            chosen = self._scheduler.choose(runnable)
             if chosen is not None or self._limits.reached(self._clock.now_ns) is not None:
                 return chosen
-            deadline = min(deadlines, default=None)
+            deadline = self._next_deadline(vcpus, [*waiting, *suspended, *(index for index in parked if self._sleepers.can_take(index))])
             if self._sleepers.pause(None if deadline is None else deadline * NS_PER_TICK - self._clock.now_ns):
                 continue
             if deadline is None:
                 return None
             self._clock.advance_to_tick(deadline)
+
+    def _next_deadline(self, vcpus: list[Vcpu], waiting: Sequence[int]) -> int | None:
+        now = self._clock.now_ticks
+        deadlines = [deadline for index in waiting if (deadline := vcpus[index].timers.deadline_after(now)) is not None]
+        return min((deadline for deadline in deadlines if deadline < _LAST_TICK), default=None)
+
+
+def _sorted(vcpus: Sequence[Vcpu], states: Sequence[PowerState]) -> tuple[list[bool], list[int], list[int], list[int]]:
+    """Return who runs, of all, and who is in WFI, who is suspended, and who is parked; those that are off are none of these."""
+    runnable = [False] * len(vcpus)
+    waiting: list[int] = []
+    suspended: list[int] = []
+    parked: list[int] = []
+    for index, vcpu in enumerate(vcpus):
+        if states[index] is _OFF:
+            continue
+        wait = vcpu.wait
+        if wait is _WFI:
+            waiting.append(index)
+        elif wait is _NOTHING:
+            runnable[index] = True
+        else:
+            (parked if wait is _PARKED else suspended).append(index)
+    return runnable, waiting, suspended, parked

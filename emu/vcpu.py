@@ -58,10 +58,6 @@ class Vcpu:
     stolen_ns: int = 0
     ready_ns: int = 0
 
-    @property
-    def can_be_woken(self) -> bool:
-        return self.wait not in (Wait.NOTHING, Wait.PARKED)
-
 
 def standstill(vcpus: Sequence[Vcpu], states: Sequence[PowerState]) -> str:
     """Tell what each vCPU of a machine that cannot go on waits for."""
