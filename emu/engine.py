@@ -1,6 +1,6 @@
 """The Unicorn engine: memory, registers by name, one context per vCPU, exact slices, hooks.
 
-1. Only this file and `emu/registers.py` import Unicorn; `emu/trap.py` calls it through the latter.
+1. `emu/unicorn.py` is Unicorn's C interface; only this file, `emu/registers.py` and `emu/trap.py` use it.
 2. One engine for the machine; a vCPU is a saved context. A slice is a number of instructions, never a timer: a stop from another
    thread re-executes loads and stores. It ends with a block (`emu/budget.py`); a run that is exact to the instruction makes the engine
    forget its translations, as does the next slice.

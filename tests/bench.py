@@ -2,7 +2,7 @@
 
     python -m tests.bench [trap] [start] [linux] [restore]
 
-Machines are noisy, so nothing here passes or fails: variants take turns, and only ratios are worth quoting.
+Machines are noisy, so nothing here passes or fails: variants take turns, and only ratios are worth quoting, with QEMU turn by turn.
 """
 
 from __future__ import annotations
@@ -172,10 +172,7 @@ def start() -> None:
             before = time.perf_counter()
             subprocess.run(command, check=True, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
             taken[name].append(time.perf_counter() - before)
-    medians = {name: statistics.median(seconds) for name, seconds in taken.items()}
-    for name, seconds in medians.items():
-        print(f"process start to exit, {name:<9} {seconds * 1000:6.0f} ms")
-    print(f"process start to exit: {medians['psci-emu'] / medians['QEMU']:.2f} times QEMU's\n")
+    _compare("process start to exit", taken)
 
 
 _KERNEL: Final = Path(__file__).parent.parent / ".cache" / "kernels" / "Image"
@@ -200,10 +197,14 @@ def linux() -> None:
             before = time.perf_counter()
             _to_line(command, environment, _LAST_PSCI_LINE)
             taken[name].append(time.perf_counter() - before)
-    medians = {name: statistics.median(seconds) for name, seconds in taken.items()}
-    for name, seconds in medians.items():
-        print(f"Linux to its last psci line, {name:<9} {seconds * 1000:6.0f} ms")
-    print(f"Linux to its last psci line: {medians['psci-emu'] / medians['QEMU']:.2f} times QEMU's\n")
+    _compare("Linux to its last psci line", taken)
+
+
+def _compare(what: str, taken: dict[str, list[float]]) -> None:
+    for name, seconds in taken.items():
+        print(f"{what}, {name:<9} {statistics.median(seconds) * 1000:6.0f} ms")
+    ratios = [ours / qemus for ours, qemus in zip(taken["psci-emu"], taken["QEMU"], strict=True)]
+    print(f"{what}: {statistics.median(ratios):.2f} times QEMU's\n")
 
 
 def _to_line(command: list[str], environment: dict[str, str], line: bytes) -> bytes:
