@@ -37,7 +37,7 @@ class Ran(NamedTuple):
 
 def setup_for(guest: GalleryGuest, image: Path, firmware: str) -> Setup:
     """Return the machine that runs an image of a guest's; options of the firmware may change the machine too."""
-    parser = Parser()
+    parser = Parser(prog="psci-emu run")
     add_machine_options(parser)
     add_firmware_options(parser)
     words = shlex.split(f"-kernel {shlex.quote(str(image))} {guest.machine} {located(firmware)}")

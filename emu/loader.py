@@ -40,13 +40,17 @@ class Stored:
     Reading raises InputError where the file has changed meanwhile: a machine that is reset starts what it started before.
     """
 
+    _close = staticmethod(os.close)  # not looked for when the interpreter ends
+    _descriptor = -1
+
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.name = os.fsdecode(path)
         self._descriptor = os.open(path, os.O_RDONLY)
         self._found = self._status()
 
     def __del__(self) -> None:
-        os.close(self._descriptor)
+        if self._descriptor >= 0:
+            self._close(self._descriptor)
 
     def _status(self) -> tuple[int, int]:
         status = os.fstat(self._descriptor)

@@ -89,8 +89,8 @@ REFUSED = {
     "version=1": "'1' is not a version such as 2.0, nor -1",
     "version=70000.0": "70000.0 is no version: each part is at most 65535",
     "features=perhaps": "it is neither FUNCTION#N: ACTION nor one of version=V",
-    "trusted-os=1": "'1' is not cpuN or cpuN,migratable, with N from 0 to 7",
-    "trusted-os=cpu8": "'cpu8' is not cpuN or cpuN,migratable, with N from 0 to 7",
+    "trusted-os=1": "'1' is not cpuN or cpuN,migratable, with N from 0 to 122",
+    "trusted-os=cpu123": "'cpu123' is not cpuN or cpuN,migratable, with N from 0 to 122",
 }
 FAULTS = ("CPU_ON#1: x0=INTERNAL_FAILURE", "PSCI_VERSION: poison=x1-x3", "trusted-os=cpu1")
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import gzip
 import mmap
 import os
@@ -327,6 +328,16 @@ def test_a_large_image_that_has_changed_is_not_read(large_image: Path, change: C
 
     with pytest.raises(InputError, match="Image has changed since the machine was started from it; start it again"):
         bytes(segment.content)
+
+
+def test_a_large_image_that_cannot_be_kept_open_is_read_at_once(large_image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_arguments: object) -> int:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "open", refuse)
+
+    assert load(ram(), tree, kernel=large_image).segments[0].content == large_image.read_bytes()
+    gc.collect()
 
 
 def test_a_large_image_that_was_replaced_is_read_as_it_was(large_image: Path) -> None:

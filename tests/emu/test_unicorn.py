@@ -18,3 +18,9 @@ def test_the_binding_has_the_same_number(name: str) -> None:
 
 def test_the_binding_has_the_same_library() -> None:
     assert unicorn.library._name == binding.unicorn_py3.unicorn.uclib._name
+
+
+def test_where_the_library_is_not_in_the_package_the_binding_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unicorn, "find_spec", lambda _name: None)
+
+    assert unicorn._library() == unicorn.library._name
