@@ -231,6 +231,8 @@ SYSTEM_REGISTERS: Final = {
     "MPIDR_EL1": (3, 0, 0, 0, 5),
     "ID_AA64PFR0_EL1": (3, 0, 0, 4, 0),
     "SCTLR_EL1": (3, 0, 1, 0, 0),
+    "APIAKEYLO_EL1": (3, 0, 2, 1, 0),
+    "APIAKEYHI_EL1": (3, 0, 2, 1, 1),
     "SPSR_EL1": (3, 0, 4, 0, 0),
     "ELR_EL1": (3, 0, 4, 0, 1),
     "SP_EL0": (3, 0, 4, 1, 0),
