@@ -54,7 +54,7 @@ def _calls(host: Host) -> Iterator[tuple[str, ...]]:
         cells = []
         for conduit in Conduit:
             firmware = Firmware(configuration(host, (0, 1), conduits=frozenset({host.default_conduit})))
-            cells.append(in_words(firmware, question.regs[0], ask(firmware, question, conduit)))
+            cells.append(in_words(firmware, question.regs[0], conduit, ask(firmware, question, conduit)))
         yield question.words, *cells
 
 
