@@ -236,10 +236,10 @@ class Snapshot:
         self.setup = setup
         self.state = state
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write the file, whole or not at all; raise UserError where that cannot be."""
         assert self.setup.boot is not None
-        replace(path, parts(self.setup, self.setup.boot, self.state))
+        replace(Path(path), parts(self.setup, self.setup.boot, self.state))
 
 
 def take(machine: Machine) -> Snapshot:

@@ -7,7 +7,7 @@ import dataclasses
 
 from emu import words
 from emu.commands import Command
-from emu.commands.run import add_machine_options, add_version_options, inputs, setup_of
+from emu.commands.run import add_machine_options, add_version_options, inputs, run_to, setup_of
 from emu.hosts import host_of
 from emu.machine import Machine
 from emu.migrate import Moved, destination_of, move
@@ -43,7 +43,7 @@ def _migrate(options: argparse.Namespace) -> int:
     if options.psci is None and not options.fwreg:
         # Nobody asked for a version: it is the kernel's or the machine type's.
         setup = dataclasses.replace(setup, config=created(setup.config, setup.config.host, policy, machine_type, None))
-    point = words.parse_until(setup.config, options.at)
+    point = words.parse_until(setup.config, options.at, "--at")
     like = dataclasses.replace(setup.config, mitigations=(words.parse_host_cpu(options.to_cpu),))
     if options.conduit is None:
         like = dataclasses.replace(like, conduits=words.parse_conduit(host_of(options.to).default_conduit.value)[1])
@@ -51,7 +51,7 @@ def _migrate(options: argparse.Namespace) -> int:
     fresh = destination_of(like, host_of(options.to), policy, machine_type, asked)
     with session(options, inputs(options), {}) as shown:
         machine = shown.start(setup)
-        outcome = machine.run(point)
+        outcome = run_to(machine, point)
         if outcome.code != ExitCode.OK:
             return shown.finish(outcome)
         moved = move(machine, fresh, policy, machine_type, output=shown.output, typed=shown.typed)

@@ -215,7 +215,7 @@ def test_a_machine_goes_on_from_a_file_in_another_machine(tmp_path: Path) -> Non
     machine.run_until(call="CPU_ON")
     printed = machine.console
 
-    machine.snapshot().save(tmp_path / "race.snapshot")
+    machine.snapshot().save(str(tmp_path / "race.snapshot"))
     other = Machine.load(tmp_path / "race.snapshot")
 
     assert other.cpu[1].state is machine.cpu[1].state
