@@ -221,6 +221,8 @@ def test_a_policy_from_a_file_is_moved_live_too(tmp_path: Path, capfd: pytest.Ca
         ),
         ("based-on = 'qemu-10'\nwithholds = 'PSCI_VERSION'", "withholds: 'PSCI_VERSION' is not a list"),
         ("based-on = 'qemu-10'\nkernel-default = 2", "kernel-default: 2 is not a string"),
+        ("based-on = 'qemu-10'\nname = ''", "name: '' is not a line of printable characters"),
+        ("based-on = 'qemu-10'\nsummary = \"a\\nb\"", "summary: 'a\\nb' is not a line"),
         ("based-on = 'qemu-10'\nmachine-types = {}", "machine-types: {} is not a table"),
         ("based-on = 'qemu-10", "is not TOML"),
     ],
