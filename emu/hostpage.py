@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import hashlib
 import inspect
 from collections.abc import Iterator, Mapping
 
@@ -46,6 +47,13 @@ def tell(host: Host) -> None:
 def columns() -> tuple[str, ...]:
     """Name every column that models something."""
     return tuple(field.name for field in dataclasses.fields(Host) if field.name not in _NOT_COLUMNS)
+
+
+def fingerprint(host: Host) -> str:
+    """Return what tells a host of the user's own from what its file says another time."""
+    told = [(column, in_short(getattr(host, column))) for column in columns()]
+    nodes = [host.node_compatible(version) for version in offered(host)]
+    return hashlib.sha256(repr((told, nodes)).encode()).hexdigest()
 
 
 def _calls(host: Host) -> Iterator[tuple[str, ...]]:

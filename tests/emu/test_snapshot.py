@@ -370,3 +370,17 @@ def test_the_registers_in_which_two_snapshots_differ_are_told_in_the_order_of_th
     told = re.findall(r"^cpu0 (x\d+):", capfd.readouterr().out, re.MULTILINE)
     assert told == sorted(told, key=lambda name: int(name[1:]))
     assert len(told) > 4
+
+
+@pytest.mark.parametrize("now", ['latest = "1.0"', 'node-compatible = ["arm,psci-0.2"]', 'serves = { remove = ["AFFINITY_INFO"] }'])
+def test_a_host_of_the_users_own_that_has_changed_is_refused(now: str, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.toml"
+    mine.write_text('based-on = "kvm-6.12"\nnode-compatible = ["arm,psci"]\n')
+    kept = take(Machine(setup_of("version-loop", str(mine))))
+    kept.save(tmp_path / "kept")
+    assert read(tmp_path / "kept").setup.config.host.name == str(mine)
+
+    mine.write_text(f'based-on = "kvm-6.12"\n{now}\n')
+
+    with pytest.raises(InputError, match=r"mine\.toml is no longer what it was when the snapshot was taken"):
+        read(tmp_path / "kept")
