@@ -265,3 +265,16 @@ def test_a_point_that_does_not_come_is_a_failed_check(migrate: Run) -> None:
     assert code == 100
     assert err.startswith("psci-emu: --at was not met: system off")
     assert "accepted" not in out
+
+
+def test_where_the_destinations_vm_cannot_be_created_the_source_goes_on(migrate: Run) -> None:
+    move = ("-from", "kvm-6.13", "-to", "kvm-4.16", "-psci", "0.2", "-policy", "qemu-11", "-at", "call:PSCI_VERSION#2")
+
+    code, out, err = migrate("-kernel", str(elf_path("version-loop")), "-append", "rounds=3", *move)
+
+    assert code == 100
+    assert (
+        "refused: the destination's VM cannot be created as the guest's owner asked: ENOENT: host kvm-4.16 has no version register" in out
+    )
+    assert out.splitlines()[-1].startswith("round 3: PSCI 0.2")
+    assert "the move was refused; the source went on: system off" in err
