@@ -74,6 +74,7 @@ class Interrupts:
         self._engine = engine
         self._clock = clock
         self._version, self._mpidrs = version, mpidrs
+        self.accesses = 0  # of devices whose interrupts may change by that
         self._vcpus, self._uart = vcpus, uart
         self._reset_lines(controller(version, mpidrs))
         if version is None:
@@ -89,12 +90,12 @@ class Interrupts:
 
         def read_and_watch(offset: int, size_bytes: int) -> int:
             value = read(offset, size_bytes)
-            self.watch()
+            self._accessed()
             return value
 
         def write_and_watch(offset: int, size_bytes: int, value: int) -> None:
             write(offset, size_bytes, value)
-            self.watch()
+            self._accessed()
 
         self._engine.map_device(region, read_and_watch, write_and_watch)
 
@@ -123,9 +124,18 @@ class Interrupts:
             self._controller.reset_interface(index)
         self._known_until[index] = self._next_change = 0
 
+    @property
+    def next_change_ticks(self) -> int:
+        """Until when no timer's output changes by itself, in ticks, as far as has been looked; without a controller nobody looks."""
+        return self._next_change
+
     def timer_changed(self) -> None:
         """Look at the current vCPU's timers again: the guest has written to one."""
         self._known_until[self._engine.current] = self._next_change = 0
+        self._accessed()
+
+    def _accessed(self) -> None:
+        self.accesses += 1
         self.watch()
 
     # ---- what a vCPU is signalled
@@ -153,7 +163,7 @@ class Interrupts:
 
     def is_taken(self, index: int) -> bool:
         """Say whether a vCPU takes an interrupt now: it is signalled one and does not mask it."""
-        return self.can_take(index) and self.signals(index)
+        return self._controller is not None and self.signals(index) and self.can_take(index)
 
     def can_take(self, index: int) -> bool:
         """Say whether a vCPU would take an interrupt if it were signalled one."""
@@ -194,18 +204,18 @@ class Interrupts:
     def _write_distributor(self, offset: int, size_bytes: int, value: int) -> None:
         assert self.controller is not None
         self.controller.write_distributor(offset, size_bytes, value, self._current())
-        self.watch()
+        self._accessed()
 
     def _read_cpu_interface(self, offset: int, size_bytes: int) -> int:
         gic = cast("Gicv2", self.controller)
         value = gic.read_cpu_interface(offset, size_bytes, self._current())
-        self.watch()  # an acknowledgement changes what is signalled
+        self._accessed()  # an acknowledgement changes what is signalled
         return value
 
     def _write_cpu_interface(self, offset: int, size_bytes: int, value: int) -> None:
         gic = cast("Gicv2", self.controller)
         gic.write_cpu_interface(offset, size_bytes, value, self._current())
-        self.watch()
+        self._accessed()
 
     def _read_redistributor(self, offset: int, size_bytes: int) -> int:
         gic = cast("Gicv3", self.controller)
@@ -216,7 +226,7 @@ class Interrupts:
         gic = cast("Gicv3", self.controller)
         self._current()
         gic.write_redistributor(offset, size_bytes, value)
-        self.watch()
+        self._accessed()
 
     @property
     def readers(self) -> Mapping[SystemRegister, Callable[[], int]]:
@@ -240,5 +250,5 @@ class Interrupts:
                 self._engine.x[rt].set(value)
         elif not gic.write_register(self._current(), register, 0 if rt == _XZR else self._engine.x[rt].get()):
             return False
-        self.watch()
+        self._accessed()
         return True

@@ -397,7 +397,7 @@ class Machine:
     def _run(self) -> Outcome:
         outcome = None
         while outcome is None:
-            outcome = self.step(None)
+            outcome = self._guarded(self._turns_alone)
         return outcome
 
     def step(self, instructions: int | None) -> Outcome | None:
@@ -405,12 +405,15 @@ class Machine:
 
         What the guest has ended stays ended. Raises UserError when asked from within a turn, by a hook.
         """
+        return self._guarded(partial(self._turn, instructions))
+
+    def _guarded(self, turn: Callable[[], Outcome | None]) -> Outcome | None:
         if self._is_running:
             raise UserError("the machine is running: whoever looks on cannot run it")
         self._is_running = True
         try:
             if self._final is None:
-                return self._turn(instructions)
+                return turn()
         except Ended as ended:
             self.console.flush()
             self._final = ended.outcome
@@ -435,6 +438,26 @@ class Machine:
         entry = self._arrival(index, before)
         if entry is not None:
             self._adopt(index, entry, before)
+        return self._slice(index, instructions)
+
+    def _turns_alone(self) -> Outcome | None:
+        """Take a turn, and the next ones too as long as it is plain that they are the same vCPU's."""
+        accesses = self.interrupts.accesses
+        outcome = self._turn()
+        index = self.engine.current
+        vcpu = self.vcpus[index]
+        while (
+            outcome is None
+            and self._turns.is_alone
+            and vcpu.wait is Wait.NOTHING
+            and not (self.engine.was_stopped or self.interrupted or self.scheduler.started or self.console.uart.rx)
+            and self.interrupts.accesses == accesses
+            and self.clock.now_ticks < self.interrupts.next_change_ticks
+        ):
+            outcome = self.limits.reached(self.clock.now_ns) or self._slice(index, None)
+        return outcome
+
+    def _slice(self, index: int, instructions: int | None) -> Outcome | None:
         self._run_slice(index, self.vcpus[index], instructions)
         self.console.flush()
         self.console.poll()

@@ -41,11 +41,16 @@ class Turns:
         self._scheduler = scheduler
         self._limits = limits
         self._sleepers = sleepers
+        self.is_alone = False
 
     def next(self, vcpus: list[Vcpu], states: Sequence[PowerState]) -> int | None:
-        """Wake whom time has woken and return whose turn it is; None if nobody can run before a limit."""
+        """Wake whom time has woken and return whose turn it is; None if nobody can run before a limit.
+
+        Afterwards `is_alone` says whether the next turn is the same one's, unless somebody is started or woken meanwhile.
+        """
         while True:
             runnable, waiting, suspended, parked = _sorted(vcpus, states)
+            self.is_alone = runnable.count(True) == 1 and not parked and not self._scheduler.draws
             if all(runnable):
                 return self._scheduler.choose(runnable)
             woken = self._sleepers.woken(waiting, suspended)
