@@ -173,7 +173,9 @@ class Gicv2:
     # ---- distributor
 
     def read_distributor(self, offset: int, size_bytes: int, vcpu: int) -> int:
-        """Read 1, 2 or 4 bytes as one vCPU does, whose SGIs and PPIs are its own; what is not there reads 0."""
+        """Read 1, 2 or 4 bytes as one vCPU does, whose SGIs and PPIs are its own; what is not there, or not aligned, reads 0."""
+        if offset % size_bytes:
+            return 0
         if GICD_ITARGETSR <= offset < GICD_ITARGETSR + INTIDS:
             first = offset - GICD_ITARGETSR
             return int.from_bytes(bytes(self._target(vcpu, intid) for intid in range(first, first + size_bytes)), "little")
@@ -199,7 +201,9 @@ class Gicv2:
         return 1 << vcpu if intid < PRIVATE else self.targets[intid]
 
     def write_distributor(self, offset: int, size_bytes: int, value: int, vcpu: int) -> None:
-        """Write 1, 2 or 4 bytes as one vCPU does; what is not there ignores it."""
+        """Write 1, 2 or 4 bytes as one vCPU does; what is not there, or not aligned, ignores it."""
+        if offset % size_bytes:
+            return
         cpu, content = self.cpus[vcpu], value.to_bytes(8, "little")[:size_bytes]
         if GICD_ITARGETSR <= offset < GICD_ITARGETSR + INTIDS:
             for intid, targets in enumerate(content, offset - GICD_ITARGETSR):
@@ -255,7 +259,7 @@ class Gicv2:
             GICC_BPR: own.bpr0,
             GICC_RPR: own.running_priority,
             GICC_ABPR: own.bpr1,
-            GICC_APR0: own.ap0 | own.ap1,
+            GICC_APR0: own.ap0,
             GICC_NSAPR0: own.ap1,
             GICC_IIDR: _GICC_IIDR,
         }
