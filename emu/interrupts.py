@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from emu.engine import Engine
 from emu.memory import GICC, GICD, GICR, Region
-from emu.registers import PSTATE_I, SystemRegister
+from emu.registers import PSTATE_EL, PSTATE_I, SystemRegister
 from emu.scheduler import Clock
 from emu.vcpu import Vcpu
 
@@ -217,7 +217,7 @@ class Interrupts:
 
     def access(self, word: int) -> bool:
         """Do what an instruction undefined to the engine does, if it is MRS or MSR of one of the controller's registers at EL1."""
-        if self._version != 3 or word & _SYSTEM_MASK != _SYSTEM:
+        if self._version != 3 or word & _SYSTEM_MASK != _SYSTEM or not self._engine.pstate.get() & PSTATE_EL:
             return False
         gic = cast("Gicv3", self.controller)
         rt = word & 31
