@@ -59,7 +59,7 @@ CTLR_ACKCTL: Final = 1 << 2
 CTLR_FIQEN: Final = 1 << 3
 CTLR_CBPR: Final = 1 << 4
 CTLR_EOIMODE: Final = 1 << 9
-_CTLR_MASK: Final = _GROUPS | CTLR_ACKCTL | CTLR_FIQEN | CTLR_CBPR | CTLR_EOIMODE
+CTLR_MASK: Final = _GROUPS | CTLR_ACKCTL | CTLR_FIQEN | CTLR_CBPR | CTLR_EOIMODE
 _GICC_IIDR: Final = 0x0002_043B  # architecture version 2, Arm
 _GROUP_1_PENDING: Final = 1022
 _SOURCE_SHIFT: Final = 10
@@ -272,7 +272,7 @@ class Gicv2:
         if size_bytes != 4:
             return
         if offset == GICC_CTLR:
-            cpu.ctlr = value & _CTLR_MASK
+            cpu.ctlr = value & CTLR_MASK
             own.ctlr = own.ctlr & ~1 | bool(value & CTLR_CBPR)
         elif offset == GICC_PMR:
             own.pmr = value & 0xF8
