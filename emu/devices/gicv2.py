@@ -160,12 +160,19 @@ class Gicv2:
         best = cpu.bank.highest(cpu.bank.ready(groups))
         ready = self.bank.ready(groups)
         if ready:
-            other = self.bank.highest(
-                sum(1 << intid for intid in range(PRIVATE, INTIDS) if ready >> intid & self.targets[intid] >> vcpu & 1)
-            )
+            other = self.bank.highest(self._aimed_at(vcpu, ready))
             if other is not None and (best is None or other.priority < best.priority):
                 return other
         return best
+
+    def _aimed_at(self, vcpu: int, intids: int) -> int:
+        aimed = 0
+        while intids:
+            bit = intids & -intids
+            if self.targets[bit.bit_length() - 1] >> vcpu & 1:
+                aimed |= bit
+            intids ^= bit
+        return aimed
 
     def _bank_of(self, vcpu: int, intid: int) -> Bank:
         return self.cpus[vcpu].bank if intid < PRIVATE else self.bank
