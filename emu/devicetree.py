@@ -1,8 +1,8 @@
 """The device tree a guest is handed: built as QEMU's `virt` does for what this machine has, or the user's own, amended.
 
 The tree lists what the machine has. Without an interrupt controller there is no timer node, and the UART's one interrupt is
-`interrupts-extended = <0>`, a line connected to nothing: the binding of arm,pl011 demands the property.
-Node names follow the bindings (`serial@`, `interrupt-controller@`), where QEMU 7.2 writes `pl011@` and `intc@`.
+`interrupts-extended = <0>`, a line connected to nothing: the binding of arm,pl011 demands the property. The RTC then has none.
+Node names follow the bindings (`serial@`, `rtc@`, `interrupt-controller@`), where QEMU 7.2 writes `pl011@`, `pl031@` and `intc@`.
 No seeds: the same spec gives the same bytes.
 """
 # fdt has no annotations at all.
@@ -17,7 +17,7 @@ from typing import Final, Literal, NamedTuple
 import fdt
 
 from emu.blob import parse, write
-from emu.memory import GICC, GICD, GICR, UART, Region
+from emu.memory import GICC, GICD, GICR, RTC, UART, Region
 from firmware.errors import InputError
 
 Method = Literal["hvc", "smc"]
@@ -81,6 +81,7 @@ _PHANDLE_CPU: Final = 0x8100
 
 _UART_PATH: Final = f"serial@{UART.base:x}"
 _UART_SPI: Final = 1
+_RTC_SPI: Final = 2
 _CLOCK_HZ: Final = 24_000_000
 
 _SPI, _PPI = 0, 1
@@ -107,6 +108,7 @@ def build(spec: Spec) -> bytes:
         root.append(_timer(spec))
     root.append(_clock())
     root.append(_uart(spec.gic))
+    root.append(_rtc(spec.gic))
     chosen = fdt.Node("chosen")
     _set_strings(chosen, "stdout-path", f"/{_UART_PATH}")
     root.append(chosen)
@@ -243,6 +245,17 @@ def _uart(gic: int | None) -> fdt.Node:
         _set_words(node, "interrupts", _SPI, _UART_SPI, _LEVEL_HIGH)
     _set_words(node, "clocks", _PHANDLE_CLOCK, _PHANDLE_CLOCK)
     _set_strings(node, "clock-names", "uartclk", "apb_pclk")
+    return node
+
+
+def _rtc(gic: int | None) -> fdt.Node:
+    node = fdt.Node(f"rtc@{RTC.base:x}")
+    _set_strings(node, "compatible", "arm,pl031", "arm,primecell")
+    _set_words(node, "reg", *_wide(RTC.base, 2), *_wide(RTC.size_bytes, 2))
+    if gic is not None:
+        _set_words(node, "interrupts", _SPI, _RTC_SPI, _LEVEL_HIGH)
+    _set_words(node, "clocks", _PHANDLE_CLOCK)
+    _set_strings(node, "clock-names", "apb_pclk")
     return node
 
 
