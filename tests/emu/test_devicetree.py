@@ -118,6 +118,31 @@ def test_psci_0_1_is_described_by_its_own_string_and_the_hosts_ids() -> None:
 
 
 @dtc
+@pytest.mark.parametrize("mpidrs", [(0,), (0, 1)])
+def test_idle_states_are_listed_where_they_are_asked_for(mpidrs: tuple[int, ...]) -> None:
+    blob = build(replace(SPEC, mpidrs=mpidrs, idle_states=(0, 0x4000_0000)))
+
+    for mpidr in mpidrs:
+        assert (node(blob, f"cpu@{mpidr}") or "").split("\n")[:4] == [
+            'compatible = "arm,cortex-a53";',
+            "cpu-idle-states = <0x8002 0x8003>;",
+            'device_type = "cpu";',
+            'enable-method = "psci";',
+        ]
+    assert 'idle-states {\n\t\t\tentry-method = "psci";' in source(blob)
+    assert (node(blob, "cpu-sleep") or "").split("\n") == [
+        "arm,psci-suspend-param = <0x40000000>;",
+        'compatible = "arm,idle-state";',
+        "entry-latency-us = <0x64>;",
+        "exit-latency-us = <0x64>;",
+        "min-residency-us = <0x1f4>;",
+        "phandle = <0x8003>;",
+    ]
+    assert "arm,psci-suspend-param = <0x00>;" in (node(blob, "cpu-retention") or "")
+    assert "idle-states" not in source(build(replace(SPEC, mpidrs=mpidrs)))
+
+
+@dtc
 def test_without_firmware_there_is_neither_a_psci_node_nor_an_enable_method() -> None:
     assert "psci" not in source(build(replace(SPEC, psci=None)))
 
@@ -164,11 +189,11 @@ def test_any_command_line_is_passed_on_as_its_bytes(bootargs: str) -> None:
 
 
 SPECS = [
-    replace(SPEC, gic=gic, mpidrs=mpidrs, psci=psci_node(version, "hvc", IDS_0_1, strings), initrd=initrd)
+    replace(SPEC, gic=gic, mpidrs=mpidrs, psci=psci_node(version, "hvc", IDS_0_1, strings), initrd=initrd, idle_states=idle)
     for gic in (None, 2, 3)
     for mpidrs in ((0,), (0, 1, 0x100, 0x101), (0, 0x1_0000_0100))
     for version, strings in ((None, None), ((0, 1), None), ((0, 2), None), ((1, 3), None), ((1, 3), ("arm,psci-0.2",)))
-    for initrd in (None, Region(0x4400_0000, 100))
+    for initrd, idle in ((None, None), (Region(0x4400_0000, 100), None), (None, (0, 0x1_0000)))
 ]
 
 
