@@ -349,7 +349,10 @@ class Machine:
         if before is not after:
             self._audience.event(index, f"wakes up; cpu{index} {before.name} -> {after.name}")
         if entry is not None:
+            timers = vcpu.timers
             self._adopt(index, entry, after)
+            if wait is Wait.CPU_SUSPEND:
+                vcpu.timers = timers  # which have woken it: they are not what was powered down
 
     def _adopt(self, index: int, entry: EntryState, before: PowerState) -> None:
         engine = self.engine
