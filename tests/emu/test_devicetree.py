@@ -210,7 +210,8 @@ TINY = build(replace(SPEC, bootargs=""))
 
 @dtc
 def test_the_machines_own_tree_amended_is_the_machines_own_tree() -> None:
-    assert source(amend(build(SPEC), SPEC, psci_keep=False)) == source(build(SPEC))
+    for spec in (SPEC, replace(SPEC, gic=2), replace(SPEC, gic=3, idle_states=(0, 0x1_0000))):
+        assert source(amend(build(spec), replace(spec, idle_states=None), psci_keep=False)) == source(build(spec))
 
 
 @dtc
