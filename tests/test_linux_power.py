@@ -51,6 +51,8 @@ def test_cpus_idle_in_standby_and_powerdown_and_the_system_suspends_until_its_al
     assert min(by_kernel) > 0
     calls = [seen.calls[vcpu, "CPU_SUSPEND", state] for state in (STANDBY, POWERDOWN) for vcpu in (0, 1)]
     assert all(count >= least for count, least in zip(calls, by_kernel, strict=True))
+    # Each time vCPU 0, which switches the machine off, was powered down, it came back at its entry point.
+    assert seen.entries[0, PowerState.ON] == seen.calls[0, "CPU_SUSPEND", POWERDOWN] + 1
     assert Counter({key[:2]: count for key, count in seen.calls.items() if key[1] != "CPU_SUSPEND"}) == {
         (0, "SYSTEM_SUSPEND"): 1,
         (0, "CPU_ON"): 2,
