@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib import import_module
 from typing import Final, NamedTuple
 
@@ -94,6 +94,14 @@ def _command(arguments: list[str]) -> int:
         print(f"psci-emu {version('psci-emu')}")
         return ExitCode.OK
     name, rest = _named(arguments)
+    group = [each for each in _COMMANDS if each.startswith(f"{arguments[0]} ")]
+    if group and name not in _COMMANDS:
+        if arguments[1:2] in (["-h"], ["--help"]):
+            print(_usage(group))
+            return ExitCode.OK
+        if len(arguments) == 1:
+            raise UserError(f"{arguments[0]} is no command by itself; offered: {', '.join(group)}")
+        raise unknown("command", name, group)
     if name in _PLANNED:
         raise UserError(f"command {name!r} is not offered yet; offered: {', '.join(_COMMANDS)}")
     if name not in _COMMANDS:
@@ -116,8 +124,8 @@ def _named(arguments: list[str]) -> tuple[str, list[str]]:
     return first, arguments[1:]
 
 
-def _usage() -> str:
-    width = max(map(len, _COMMANDS))
+def _usage(names: Collection[str] = _COMMANDS) -> str:
+    width = max(map(len, names))
     lines = ["psci-emu: the firmware an AArch64 guest sees through HVC and SMC", "", "usage: psci-emu COMMAND [options]", ""]
-    lines += [f"  {name:<{width}} {entry.summary}" for name, entry in _COMMANDS.items()]
+    lines += [f"  {name:<{width}} {entry.summary}" for name, entry in _COMMANDS.items() if name in names]
     return "\n".join([*lines, "", "psci-emu COMMAND -h tells a command's options."])

@@ -45,8 +45,9 @@ from emu.stage2 import TABLES, VTCR, VTTBR, Stage2
 from emu.unicorn import Context, check, library
 from firmware.abi import ENTRY_PSTATE
 
-_NS_HCE_RW: Final = 0x501  # SCR_EL3: non-secure, HVC enabled, EL2 is AArch64
-_HCR_RW_TWI: Final = 1 << 31 | 1 << 13  # HCR_EL2: EL1 is AArch64, WFI traps, so that a stop and a wait cannot be confused
+_SCR: Final = 0x501 | 3 << 16  # SCR_EL3: non-secure, HVC enabled, EL2 is AArch64, pointer authentication is EL1's own (APK, API)
+# HCR_EL2: EL1 is AArch64; WFI traps, so that a stop and a wait cannot be confused; pointer authentication is EL1's own (APK, API).
+_HCR: Final = 1 << 31 | 1 << 13 | 3 << 40
 _HCR_VM: Final = 1  # stage 2 translation
 _EL1PCTEN_EL1PCEN: Final = 3
 _SVE_FOR_EL1: Final = 0x100  # CPTR_EL3.EZ
@@ -147,13 +148,13 @@ class Engine:
         self._load(self._contexts[0])
 
     def _go_to_el1(self, cpu: str) -> None:
-        self.set_system_register(SCR_EL3, _NS_HCE_RW)
+        self.set_system_register(SCR_EL3, _SCR)
         self.set_system_register(CNTHCTL_EL2, _EL1PCTEN_EL1PCEN)
         if cpu == "max":
             for register, value in ((CPTR_EL3, _SVE_FOR_EL1), (ZCR_EL3, _SVE_LENGTH), (ZCR_EL2, _SVE_LENGTH)):
                 self.set_system_register(register, value)
         self.set_pstate(ENTRY_PSTATE)
-        self.set_system_register(HCR_EL2, _HCR_RW_TWI)
+        self.set_system_register(HCR_EL2, _HCR)
 
     def _power_on_context(self, mpidr: int) -> Context:
         self.set_system_register(VMPIDR_EL2, _MPIDR_RES1 | mpidr)
@@ -185,7 +186,7 @@ class Engine:
             self._load(context)
             self.set_system_register(VTCR_EL2, VTCR)
             self.set_system_register(VTTBR_EL2, VTTBR)
-            self.set_system_register(HCR_EL2, _HCR_RW_TWI | _HCR_VM)
+            self.set_system_register(HCR_EL2, _HCR | _HCR_VM)
             library.uc_context_save(self.handle, context.pointer)
         self._load(self._contexts[self.current])
 

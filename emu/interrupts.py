@@ -8,12 +8,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, cast
 
 from emu import memory
 from emu.memory import GICC, GICD, GICR, Region
-from emu.registers import PSTATE_I, SystemRegister
+from emu.registers import PSTATE_EL, PSTATE_I, SystemRegister
 from emu.scheduler import NS_PER_TICK, Clock
 from emu.vcpu import Vcpu
 
@@ -33,6 +33,9 @@ _SYSTEM_MASK: Final = 0xFFD0_0000
 _SYSTEM: Final = 0xD510_0000
 _READS: Final = 1 << 21
 _XZR: Final = 31
+
+_ID_AA64PFR0_EL1: Final = (3, 0, 0, 4, 0)
+_PFR0_GIC: Final = 1 << 24  # the CPU interface has system registers
 
 _NEVER: Final = 1 << 64  # beyond any tick
 
@@ -237,9 +240,16 @@ class Interrupts:
         gic.write_redistributor(offset, size_bytes, value)
         self.watch()
 
+    @property
+    def readers(self) -> Mapping[SystemRegister, Callable[[], int]]:
+        """What MRS reads of the registers that the engine has and a controller changes."""
+        if self._version != 3:
+            return {}
+        return {_ID_AA64PFR0_EL1: lambda: self._engine.system_register(_ID_AA64PFR0_EL1) | _PFR0_GIC}
+
     def access(self, word: int) -> bool:
         """Do what an instruction undefined to the engine does, if it is MRS or MSR of one of the controller's registers at EL1."""
-        if self._version != 3 or word & _SYSTEM_MASK != _SYSTEM:
+        if self._version != 3 or word & _SYSTEM_MASK != _SYSTEM or not self._engine.pstate.get() & PSTATE_EL:
             return False
         gic = cast("Gicv3", self.controller)
         rt = word & 31

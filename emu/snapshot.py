@@ -25,6 +25,7 @@ from emu.devicefile import RtcLine, UartLine, rtc_line, rtc_of, uart_line, uart_
 from emu.engine import CPU_MODELS
 from emu.files import replace
 from emu.gicfile import ControllerLine, controller_of, line_of, version_of
+from emu.hosts import fingerprint
 from emu.loader import Boot, Kind, Segment, read_file
 from emu.machine import Machine
 from emu.memory import FLASH, MAX_RAM_BYTES, MIN_RAM_BYTES, PAGE_BYTES, PVTIME, RAM_BASE, GiB, MiB, Region, ram
@@ -79,10 +80,11 @@ class PagesLine(_Named):
 
 
 class SnapshotLine(_Named):
-    """The header."""
+    """The header; host_is tells whether a host of the user's own is still what it was."""
 
     schema: int
     config: Header
+    host_is: str
     cpu: str
     psci: bool
     method: str
@@ -163,6 +165,7 @@ def _header(setup: Setup, boot: Boot, state: MachineState, runs: list[tuple[int,
     return SnapshotLine(
         schema=_SCHEMA,
         config=tracefile.header(setup.config, setup.seed, b""),
+        host_is=fingerprint(setup.config.host),
         cpu=setup.cpu,
         psci=setup.psci,
         method=setup.method,
@@ -227,10 +230,10 @@ class Snapshot:
         self.setup = setup
         self.state = state
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write the file, whole or not at all; raise UserError where that cannot be."""
         assert self.setup.boot is not None
-        replace(path, parts(self.setup, self.setup.boot, self.state))
+        replace(Path(path), parts(self.setup, self.setup.boot, self.state))
 
 
 def take(machine: Machine) -> Snapshot:
@@ -260,6 +263,8 @@ def read(path: Path) -> Snapshot:
 
 def _snapshot(line: SnapshotLine, body: bytes) -> Snapshot:
     config = tracefile.config_of(line.config)
+    if line.host_is != fingerprint(config.host):
+        raise ValueError(f"host {config.host.name} is no longer what it was when the snapshot was taken")
     vcpus = len(config.mpidrs)
     base, ram_bytes = config.ram
     if base != RAM_BASE or not MIN_RAM_BYTES <= ram_bytes <= MAX_RAM_BYTES or ram_bytes % PAGE_BYTES:

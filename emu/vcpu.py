@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
@@ -69,12 +69,17 @@ def standstill(vcpus: Sequence[Vcpu], states: Sequence[PowerState]) -> str:
 
 
 def serve_system_registers(
-    engine: Engine, clock: Clock, vcpus: Callable[[], Sequence[Vcpu]], number: Callable[[], int], changed: Callable[[], None]
+    engine: Engine,
+    clock: Clock,
+    vcpus: Callable[[], Sequence[Vcpu]],
+    number: Callable[[], int],
+    changed: Callable[[], None],
+    others: Mapping[SystemRegister, Callable[[], int]],
 ) -> None:
     """Serve what the engine would answer from the host: counters and EL1 timers on virtual time, and no random numbers.
 
     The engine drops timer writes and counts host time. FEAT_RNG (-cpu max) is hidden; a guest that reads RNDR all the same gets
-    `number`. After a write to a timer `changed` is called.
+    `number`. After a write to a timer `changed` is called. `others` are what else is served to MRS.
     """
     readers: dict[SystemRegister, Callable[[], int]] = {
         _CNTPCT: clock.read_counter,
@@ -82,6 +87,7 @@ def serve_system_registers(
         _ID_AA64ISAR0_EL1: lambda: engine.system_register(_ID_AA64ISAR0_EL1) & ~_ISAR0_RNDR,
         _RNDR: number,
         _RNDRRS: number,
+        **others,
     }
     writers: dict[SystemRegister, Callable[[int], None]] = {}
     for crm, of in _TIMER_CRM.items():

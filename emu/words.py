@@ -100,15 +100,15 @@ def parse_call_point(config: Config, text: str) -> CallPoint:
     return CallPoint(check_function_name(config, match["name"]), int(match["number"] or 1))
 
 
-def parse_until(config: Config, text: str) -> CallPoint | re.Pattern[bytes]:
-    """Read call:NAME#N or console:REGEX."""
+def parse_until(config: Config, text: str, option: str = "--until") -> CallPoint | re.Pattern[bytes]:
+    """Read call:NAME#N or console:REGEX, an option's."""
     if text.startswith("console:"):
         try:
             return re.compile(os.fsencode(text.removeprefix("console:")))
         except (re.error, OverflowError, RecursionError) as error:
-            raise UserError(f"--until {text!r}: not a regular expression: {error}") from None
+            raise UserError(f"{option} {text!r}: not a regular expression: {error}") from None
     if not text.startswith("call:"):
-        raise UserError(f"--until {text!r} is neither call:NAME#N nor console:REGEX")
+        raise UserError(f"{option} {text!r} is neither call:NAME#N nor console:REGEX")
     return parse_call_point(config, text)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import re
 import sys
 from pathlib import Path
 
@@ -14,9 +15,10 @@ from emu.files import protect, write
 from emu.hosts import remark_on
 from emu.machine import Machine
 from emu.memory import DEFAULT_RAM_BYTES, parse_size
-from emu.outcome import ExitCode
+from emu.outcome import ExitCode, Outcome
 from emu.session import add_session_options, session
 from emu.setup import DEFAULT_CPU, Choices, Setup, make, with_idle_states
+from emu.words import CallPoint
 from firmware.errors import UserError
 
 _FILES = ("kernel", "bios", "initrd", "dtb", "symbols")
@@ -89,6 +91,12 @@ def run(options: argparse.Namespace) -> int:
         print(f"psci-emu: {remark}", file=sys.stderr)
     with session(options, inputs(options), {}) as shown:
         return shown.finish(shown.start(setup).run())
+
+
+def run_to(machine: Machine, point: CallPoint | re.Pattern[bytes]) -> Outcome:
+    """Run to the point that --at names."""
+    outcome = machine.run(point)
+    return outcome._replace(sentence=re.sub(r"\A--until\b", "--at", outcome.sentence))
 
 
 def inputs(options: argparse.Namespace) -> dict[str, Path | None]:

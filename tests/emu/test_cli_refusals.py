@@ -363,3 +363,27 @@ def test_no_output_overwrites_another(refuse: Refuse, tmp_path: Path) -> None:
 
 def test_the_null_device_takes_every_output(kernel: str) -> None:
     assert main(["run", "-kernel", kernel, "-D", os.devnull, "--trace", os.devnull, "-serial", f"file:{os.devnull}"]) == 0
+
+
+@pytest.mark.parametrize("group", ["snapshot"])
+def test_a_command_of_two_words_is_refused_with_its_second_words(refuse: Refuse, group: str) -> None:
+    offered = [name for name in _COMMANDS if name.startswith(f"{group} ")]
+
+    assert refuse(command=(group,)) == f"{group} is no command by itself; offered: {', '.join(offered)}"
+    assert refuse(command=(group, "frob")) == f"unknown command '{group} frob'; did you mean snapshot info?"
+
+
+def test_a_group_of_commands_tells_its_own(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["snapshot", "--help"]) == ExitCode.OK
+
+    out, err = capfd.readouterr()
+    assert [line.split()[:2] for line in out.splitlines() if line.startswith("  ")] == [
+        ["snapshot", word] for word in ("save", "load", "info", "diff")
+    ]
+    assert err == ""
+
+
+@pytest.mark.parametrize("command", [("snapshot", "save", "x.snapshot"), ("migrate", "-from", "kvm-6.12", "-to", "kvm-6.12")])
+@pytest.mark.parametrize("point", ["console:(", "tomorrow"])
+def test_a_wrong_point_is_refused_under_the_name_of_its_option(refuse: Refuse, kernel: str, command: tuple[str, ...], point: str) -> None:
+    assert refuse("-at", point, "-kernel", kernel, command=command).startswith(f"--at {point!r}")

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+import fdt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +20,9 @@ from hypothesis import strategies as st
 from emu.blob import MAX_DTB_BYTES
 from emu.devicetree import STANDARD_IDS, PsciIds, PsciNode, Spec, amend, build, psci_node
 from emu.memory import GiB, Region, ram
+from emu.words import parse_smp
 from firmware.errors import InputError
+from tests import real
 
 IDS_0_1 = PsciIds(cpu_suspend=0x95C1_BA5E, cpu_off=0x95C1_BA5F, cpu_on=0x95C1_BA60, migrate=0x95C1_BA61)
 ALL = ("arm,psci-1.0", "arm,psci-0.2", "arm,psci")
@@ -101,6 +104,25 @@ def test_the_nodes_are_those_of_qemus_virt(tmp_path: Path, gic: Literal[2, 3]) -
     assert node(ours, "serial@9000000") == node(theirs, "pl011@9000000")
     assert node(ours, "rtc@9010000") == node(theirs, "pl031@9010000")
     assert re.sub("phandle.*", "", node(ours, "cpu@1") or "") == re.sub("phandle.*", "", node(theirs, "cpu@1") or "")
+
+
+@pytest.mark.parametrize(("version", "cpus"), [(2, 8), (3, 2), (3, 40)])
+def test_the_interrupt_controller_and_the_cpus_are_those_of_qemus_virt(tmp_path: Path, version: Literal[2, 3], cpus: int) -> None:
+    dump = tmp_path / "virt.dtb"
+    command = [real.qemu(), "-M", f"virt,gic-version={version},dumpdtb={dump}", "-cpu", "cortex-a53", "-smp", str(cpus)]
+    subprocess.run([*command, "-display", "none", "-nic", "none"], check=True, capture_output=True)
+    theirs = fdt.parse_dtb(dump.read_bytes())
+    ours = fdt.parse_dtb(build(replace(SPEC, gic=version, mpidrs=parse_smp(str(cpus)))))
+
+    def words(tree: fdt.FDT, path: str) -> dict[str, object]:
+        names = ("compatible", "reg", "interrupt-controller", "#interrupt-cells", "#redistributor-regions")
+        properties = {each.name: each for each in tree.get_node(path).props}
+        return {name: getattr(properties[name], "data", True) for name in names if name in properties}
+
+    assert words(ours, "interrupt-controller@8000000") == words(theirs, "intc@8000000")
+    # QEMU names its nodes by the CPUs' numbers.
+    numbered = [words(theirs, f"cpus/cpu@{vcpu}")["reg"] for vcpu in range(cpus)]
+    assert [words(ours, f"cpus/cpu@{mpidr:x}")["reg"] for mpidr in parse_smp(str(cpus))] == numbered
 
 
 @dtc

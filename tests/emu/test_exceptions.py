@@ -33,6 +33,7 @@ from tests.emu.programs import (
     brk,
     call_at,
     cbz,
+    copy,
     exits,
     flat,
     get_sp,
@@ -339,3 +340,25 @@ def test_a_return_to_aarch32_is_a_guest_crash(bench: Bench) -> None:
     outcome, _ = bench.run(vectors_here(), to_el(0x3D0, "a32"), Label("a32"), NOP, vector(0x200), exits(4))
 
     assert outcome.code == ExitCode.CRASH
+
+
+def test_pointer_authentication_is_the_guests_own(bench: Bench) -> None:
+    program: list[Part] = [
+        vectors_here(),
+        *(set_system("APIAKEYLO_EL1", 0x1234_5678_9ABC_DEF0), set_system("APIAKEYHI_EL1", 0x0F1E_2D3C_4B5A_6978)),
+        *(mrs(19, "APIAKEYLO_EL1"), mrs(20, "APIAKEYHI_EL1")),
+        *(mrs(9, "SCTLR_EL1"), 0xB261_0129, msr("SCTLR_EL1", 9), ISB),  # orr x9, x9, #EnIA
+        *(mov(21, TEXT), mov(10, 7), 0xDAC1_0155, copy(22, 21)),  # pacia x21, x10
+        0xDAC1_1155,  # autia x21, x10
+        exits(0),
+        vector(0x200),
+        keeps_exception(),
+    ]
+
+    outcome, machine = bench.run(*program, cpu="max")
+
+    assert outcome.code == 0
+    low, high, authenticated, signed = kept(machine)[:4]
+    assert (low, high, authenticated) == (0x1234_5678_9ABC_DEF0, 0x0F1E_2D3C_4B5A_6978, TEXT)
+    assert signed != TEXT
+    assert signed & 0xFFFF_FFFF_FFFF == TEXT
