@@ -165,6 +165,7 @@ class Machine:
     smp                         a number, or "cpus=4,clusters=2"; mpidrs gives each CPU's MPIDR affinity value
     memory                      RAM as -m spells it
     gic                         the interrupt controller's version: 2, or 3 above eight CPUs, if left out
+    idle_states                 whether the device tree lists idle states
     host, psci, conduit, smccc  as the options; fwreg, cap and faults are sequences of theirs
     typed                       gives up to n characters for the guest to read, without waiting
     Raises UserError for what cannot be had, InputError for a file that cannot be used.
@@ -183,6 +184,7 @@ class Machine:
         memory: str | None = None,
         cpu: str = setup.DEFAULT_CPU,
         gic: Literal[2, 3] | None = None,
+        idle_states: bool = False,
         host: str = "spec",
         psci: str | None = None,
         conduit: str | None = None,
@@ -219,7 +221,9 @@ class Machine:
         self._text = bytearray()
         self._typed = typed
         self._seen: list[Call] = []
-        self._control(machine.Machine(setup.make(choices), output=self._text.extend, typed=typed))
+        made = setup.make(choices)
+        made = setup.with_idle_states(made) if idle_states else made
+        self._control(machine.Machine(made, output=self._text.extend, typed=typed))
 
     def _control(self, inner: machine.Machine) -> None:
         self._inner = inner

@@ -33,7 +33,6 @@ from emu.exceptions import (
 )
 from emu.interrupts import Interrupts
 from emu.limits import Limits
-from emu.memory import UART
 from emu.observer import Audience, Observer
 from emu.outcome import Ended, ExitCode, GuestCrash, Outcome
 from emu.parking import is_parked
@@ -112,9 +111,8 @@ class Machine:
         self._final: Outcome | None = None
         self._is_running = False
         self.limits = Limits(setup)
-        self.interrupts = Interrupts(self.engine, self.clock, setup.gic, self.config.mpidrs, lambda: self.vcpus, lambda: self.console.uart)
-        self.interrupts.connect(UART, self.console.read, self.console.write)
-        sleepers = Sleepers(self._woken, self._wake, self._unpark, self.interrupts.can_take, self._pause)
+        self.interrupts = Interrupts(self.board, self.clock, setup.gic, self.config.mpidrs, lambda: self.vcpus)
+        sleepers = Sleepers(self._woken, self._wake, self._unpark, self.interrupts, self._pause)
         self._turns = Turns(self.clock, self.scheduler, self.limits, sleepers)
         self.wait_for_typing: Callable[[int | None], bool] = lambda _nanoseconds: False
         self.numbers: Random | None = None  # what answers RNDR, from the first time that is asked
@@ -354,7 +352,10 @@ class Machine:
         if before is not after:
             self._audience.event(index, f"wakes up; cpu{index} {before.name} -> {after.name}")
         if entry is not None:
+            timers = vcpu.timers
             self._adopt(index, entry, after)
+            if wait is Wait.CPU_SUSPEND:
+                vcpu.timers = timers  # which have woken it: they are not what was powered down
 
     def _adopt(self, index: int, entry: EntryState, before: PowerState) -> None:
         engine = self.engine

@@ -160,28 +160,36 @@ def parse_smp(text: str) -> tuple[int, ...]:
 
 
 class MachineWords(NamedTuple):
-    """What -machine says: the interrupt controller's version, None for the default, and where the device tree is to be dumped."""
+    """What -machine says.
+
+    gic          the interrupt controller's version, None for the default
+    idle_states  whether the device tree lists idle states
+    dump         where the device tree is to be dumped
+    """
 
     gic: Literal[2, 3] | None
+    idle_states: bool
     dump: Path | None
 
 
 def parse_machine(text: str) -> MachineWords:
-    """Read virt[,gic-version=2|3][,dumpdtb=F]."""
+    """Read virt[,gic-version=2|3][,idle-states=on|off][,dumpdtb=F]."""
     kind, *properties = text.split(",")
     if kind.removeprefix("type=") != "virt":
         raise UserError(f"-machine {kind!r} is not offered; allowed: virt")
     gic: Literal[2, 3] | None = None
-    dump = None
+    idle_states, dump = False, None
     for text_ in properties:
         name, _, value = text_.partition("=")
         if name == "gic-version" and value in _GICS:
             gic = _GICS[value]
+        elif name == "idle-states" and value in ("on", "off"):
+            idle_states = value == "on"
         elif name == "dumpdtb" and value:
             dump = Path(value)
         else:
-            raise UserError(f"-machine virt,{text_} is not offered; allowed: gic-version=2, gic-version=3, dumpdtb=F")
-    return MachineWords(gic, dump)
+            raise UserError(f"-machine virt,{text_} is not offered; allowed: gic-version=2|3, idle-states=on|off, dumpdtb=F")
+    return MachineWords(gic, idle_states, dump)
 
 
 def gic_for(cpus: int, asked: Literal[2, 3] | None) -> Literal[2, 3]:

@@ -39,9 +39,16 @@ def user_space() -> Path:
 
 
 def setup_of(
-    does: str, *, smp: int = 1, host: str = "kvm-6.12", conduit: str | None = None, psci: str | None = None, **more: object
+    does: str,
+    *,
+    smp: int = 1,
+    host: str = "kvm-6.12",
+    conduit: str | None = None,
+    psci: str | None = None,
+    cap: tuple[str, ...] = (),
+    **more: object,
 ) -> Setup:
-    choices = Choices(host=host, psci=psci, conduit=conduit, mpidrs=parse_smp(str(smp)), ram_bytes=RAM_BYTES)
+    choices = Choices(host=host, psci=psci, conduit=conduit, cap=cap, mpidrs=parse_smp(str(smp)), ram_bytes=RAM_BYTES)
     append = f'console=ttyAMA0 panic=-1 RUN="{does}"' if does else "console=ttyAMA0 panic=-1"
     changes = {"kernel": real.kernel(), "initrd": user_space(), "append": append, "max_insns": MAX_INSNS, **more}
     return dataclasses.replace(make(choices), **changes)  # type: ignore[arg-type]

@@ -86,7 +86,22 @@ SENTENCES: Final[dict[tuple[str, ...], str]] = {
     ("-m", "999T"): "-m 999T is above what is allowed: 1 MiB to 255 GiB of RAM",
     ("-cpu", "cortex-a58"): "unknown CPU model 'cortex-a58'; did you mean cortex-a57?",
     ("-machine", "pc"): "-machine 'pc' is not offered; allowed: virt",
-    ("-machine", "virt,gic-version=4"): "-machine virt,gic-version=4 is not offered; allowed: gic-version=2, gic-version=3, dumpdtb=F",
+    (
+        "-machine",
+        "virt,gic-version=4",
+    ): "-machine virt,gic-version=4 is not offered; allowed: gic-version=2|3, idle-states=on|off, dumpdtb=F",
+    (
+        "-machine",
+        "virt,idle-states=on",
+        "-dtb",
+        "F",
+    ): "-machine virt,idle-states=on is about our own device tree; with -dtb it is yours that says",
+    (
+        "-machine",
+        "virt,idle-states=on",
+        "-psci",
+        "none",
+    ): "-machine virt,idle-states=on lists states that PSCI enters, and -psci none has none",
     ("-serial", "tcp:1"): "-serial 'tcp:1' is not offered; allowed: stdio, file:F, none",
     ("-serial", "file:/nonexistent/x"): "-serial file:/nonexistent/x cannot be written: No such file or directory",
     ("-D", "/nonexistent/x", "-d", "psci"): "-D /nonexistent/x cannot be written: No such file or directory",

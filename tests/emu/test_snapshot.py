@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from emu import architecture, snapshot
 from emu.cli import main
+from emu.devices.pl031 import Pl031
 from emu.machine import Machine
 from emu.observer import Observer
 from emu.outcome import Outcome
@@ -245,6 +246,14 @@ def test_what_is_read_is_what_was_written(folder: Path) -> None:
     assert first.setup.boot is not None
 
     assert b"".join(parts(first.setup, first.setup.boot, first.state)) == kept_file()
+
+
+def test_a_snapshot_that_says_nothing_of_the_real_time_clock_has_a_new_one(folder: Path) -> None:
+    path = folder / "earlier.snapshot"
+    path.write_bytes(with_header(lambda header: header.pop("rtc")))
+
+    taken = read(path)
+    assert taken.state.rtc == Pl031(taken.setup.wall_clock_s)
 
 
 @given(at=st.integers(0, 1 << 30), bit=st.integers(0, 7))
