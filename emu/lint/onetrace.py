@@ -218,32 +218,32 @@ def cpu_on_32_with_64bit_entry(_trace: Trace, call: Call, _answers: _Answers) ->
 
 
 def mpidr_aff0_only(trace: Trace) -> Iterator[Hit]:
-    for at, call, namesakes in _strange_targets(trace):
-        if namesakes:
-            wanted = ", ".join(f"{mpidr:#x}" for mpidr in namesakes)
-            yield Hit(trace, at, f"target_cpu is {_argument(call, 1):#x}, and the device tree's {wanted} is never asked for")
+    missing = _missing(trace)
+    for at, target_cpu, code in _targets(trace):
+        wanted = sorted(mpidr for mpidr in missing if mpidr != target_cpu and mpidr & AFFINITY_FIELDS[0] == target_cpu)
+        if wanted and (target_cpu not in trace.tree.mpidrs or code == Psci.ALREADY_ON):
+            yield Hit(trace, at, f"target_cpu is {target_cpu:#x}, and {_listed(wanted)} of the device tree is never asked for")
 
 
 def mpidr_hardcoded(trace: Trace) -> Iterator[Hit]:
-    for at, call, namesakes in _strange_targets(trace):
-        if not namesakes and call.code != Psci.SUCCESS:
-            numbers = ", ".join(f"{mpidr:#x}" for mpidr in trace.tree.mpidrs)
-            yield Hit(trace, at, f"target_cpu is {_argument(call, 1):#x}, and the device tree's CPUs are {numbers}")
+    missing = sorted(_missing(trace))
+    for at, target_cpu, code in _targets(trace):
+        is_aff0 = any(mpidr & AFFINITY_FIELDS[0] == target_cpu for mpidr in missing)
+        if missing and target_cpu not in trace.tree.mpidrs and not is_aff0 and code != Psci.SUCCESS:
+            yield Hit(trace, at, f"target_cpu is {target_cpu:#x}, and {_listed(missing)} of the device tree is never asked for")
 
 
-def _strange_targets(trace: Trace) -> Iterator[tuple[int, Call, list[int]]]:
-    """Yield the CPU_ON calls for a CPU that is not in the tree, or that is somebody else's, with whom Aff0 alone would mean."""
-    known = trace.tree.mpidrs
-    if not known:
-        return
-    missing = set(known[1:]) - {_argument(call, 1) for call in trace.of("CPU_ON")}
-    for at, call in enumerate(trace.calls):
-        if call.function != "CPU_ON":
-            continue
-        target_cpu = _argument(call, 1)
-        namesakes = sorted(mpidr for mpidr in missing if mpidr != target_cpu and mpidr & AFFINITY_FIELDS[0] == target_cpu)
-        if target_cpu not in known or (namesakes and call.code == Psci.ALREADY_ON):
-            yield at, call, namesakes
+def _missing(trace: Trace) -> set[int]:
+    """Return the device tree's CPUs that nobody asks for."""
+    return set(trace.tree.mpidrs[1:]) - {target_cpu for _, target_cpu, _ in _targets(trace)}
+
+
+def _targets(trace: Trace) -> Iterator[tuple[int, int, int | None]]:
+    return ((at, _argument(call, 1), call.code) for at, call in enumerate(trace.calls) if call.function == "CPU_ON")
+
+
+def _listed(mpidrs: list[int]) -> str:
+    return ", ".join(map(hex, mpidrs))
 
 
 @_each
@@ -273,7 +273,7 @@ def migrate_type_ignored(_trace: Trace, call: Call, answers: _Answers) -> str | 
 @_each
 def cpu_off_arg(trace: Trace, call: Call, _answers: _Answers) -> str | None:
     power_state = call.x[1]
-    if call.function != "CPU_OFF" or call.number is None or call.fid in trace.tree.ids and trace.tree.is_0_1_alone:
+    if call.function != "CPU_OFF" or call.number is None or trace.tree.is_0_1_alone:
         return None
     looks_like_one = 0 < power_state <= MASK32 and not power_state & ~_ORIGINAL_FORMAT
     return f"CPU_OFF is called with a power_state, {power_state:#x}" if looks_like_one else None
@@ -286,7 +286,8 @@ def powerstate_format(_trace: Trace, call: Call, answers: _Answers) -> str | Non
     offered = max((code for fid, code in answers.features.items() if code is not None and fid & ~SMC64 == call.fid & ~SMC64), default=0)
     extended = offered > 0 and bool(offered & _EXTENDED_BIT)
     power_state = call.x[1] & MASK32
-    if not power_state & ~(_EXTENDED_FORMAT if extended else _ORIGINAL_FORMAT):
+    mine, other = (_EXTENDED_FORMAT, _ORIGINAL_FORMAT) if extended else (_ORIGINAL_FORMAT, _EXTENDED_FORMAT)
+    if not power_state & ~mine or power_state & ~other:
         return None
     known = "PSCI_FEATURES said" if answers.features else "nobody has asked, so it is"
     return f"power_state is {power_state:#x}, and the format is the {'extended' if extended else 'original'} one: {known} so"

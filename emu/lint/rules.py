@@ -17,7 +17,7 @@ from emu.lint.onetrace import Hit
 from emu.lint.trace import Trace
 from firmware.errors import unknown
 
-_PSCI, _SMCCC, _BINDING, _AAPCS = "DEN 0022", "DEN 0028", "Linux bindings/arm/psci.yaml", "AAPCS64"
+_PSCI, _SMCCC, _BINDING = "DEN 0022", "DEN 0028", "Linux bindings/arm/psci.yaml"
 
 
 class Rule(NamedTuple):
@@ -133,7 +133,7 @@ RULES: Final = (
     Rule(
         "smccc-version-unguarded",
         "SMCCC_VERSION is called unasked",
-        "SMCCC 1.0 has no SMCCC_VERSION, and what an unknown call does there is the firmware's choice: PSCI_FEATURES says whether it may be called.",
+        "SMCCC 1.0 has none, and what an unknown call does there is the firmware's choice: PSCI_FEATURES says whether there is one.",
         _SMCCC,
         "SMCCC_VERSION, discovery",
         one=onetrace.smccc_version_unguarded,
@@ -221,7 +221,7 @@ RULES: Final = (
         _BINDING,
         "compatible",
         several=compared.compat_0_2_only,
-        needs=("tree 1.0, 0.2", "tree 1.0", "tree 1.1"),
+        needs=("tree 1.0, 0.2", "tree 1.0", "tree 1.1, 1.0"),
     ),
     Rule(
         "compat-0.1-required",
@@ -239,7 +239,7 @@ RULES: Final = (
         _BINDING,
         "compatible",
         several=compared.compat_unknown,
-        needs=("tree 1.1", "tree 1.0"),
+        needs=("tree 1.1, 1.0", "tree 1.0"),
     ),
     Rule(
         "cpu-on-32-with-64bit-entry",
@@ -302,7 +302,7 @@ RULES: Final = (
     Rule(
         "powerstate-format",
         "a power_state is in the format the firmware does not have",
-        "Which it has PSCI_FEATURES of CPU_SUSPEND tells, from 1.0 on; before, it is the original one. The call is refused, and the CPU spins.",
+        "PSCI_FEATURES of CPU_SUSPEND tells which it has; below 1.0 it is the original one. The call is refused, and the CPU spins.",
         _PSCI,
         "CPU_SUSPEND, power_state",
         one=onetrace.powerstate_format,
