@@ -60,7 +60,7 @@ class Findings:
     def all(self) -> list[Finding]:
         """Return what was found, in the rules' order and then by address."""
         order = {rule.id: position for position, rule in enumerate(self._rules)}
-        return sorted(self._found.values(), key=lambda each: (order[each.rule.id], each.site is not None, each.site or Site(0, None)))
+        return sorted(self._found.values(), key=lambda each: (order[each.rule.id], each.site is not None, each.site or Site(0, None, 0)))
 
     def not_judged(self) -> list[Rule]:
         """Return the rules that lacked a run."""

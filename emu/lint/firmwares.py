@@ -105,7 +105,7 @@ class Probe(NamedTuple):
 def bases(options: argparse.Namespace) -> Iterator[Base]:
     """Yield the firmware to begin with: the default set, or what -host and -psci say."""
     if options.host is not None:
-        chosen: list[tuple[str, str | None]] = [(options.host, options.psci)]
+        chosen: list[tuple[str, str | None]] = [(host, options.psci) for host in options.host.split(",")]
     elif options.psci is not None:
         chosen = list(_with_version(options.psci))
     else:

@@ -39,6 +39,11 @@ def _version(text: str) -> _Make:
     return make
 
 
+def _next_major(base: Base, _trace: Trace) -> Firmware | None:
+    # Firmware of 0.2 that says 2.0 lacks what every later version has.
+    return base.faulted("version=2.0") if base.firmware.setup.config.offered >= PSCI_1_0 else None
+
+
 def _fault(*faults: str) -> _Make:
     return lambda base, _trace: base.faulted(*faults)
 
@@ -136,7 +141,7 @@ _ANY: Final = ""
 PROBES: Final = (
     Probe(REFERENCE, None, _without_faults),
     *(Probe(version, "PSCI_VERSION", _version(version)) for version in ("0.2", "1.0", "1.1", "1.2", "1.3")),
-    Probe("2.0", "PSCI_VERSION", _fault("version=2.0"), broken=True),
+    Probe("2.0", "PSCI_VERSION", _next_major, broken=True),
     Probe("version 0.0", "PSCI_VERSION", _fault("version=0.0"), broken=True),
     Probe("version 0.1", "PSCI_VERSION", _fault("version=0.1"), broken=True),
     Probe("version -1", "PSCI_VERSION", _fault("version=-1")),

@@ -3,7 +3,8 @@
 1. A rule is a row. Its ID is the word the gallery's rows use (guests/gallery/catalogue.toml), or new where the gallery has no guest.
 2. It looks at one run (`one`), at several of the same guest on the same host (`several`, by the names of emu/lint/probes.py), or at
    both; `needs` are the runs that it cannot be judged without.
-3. A reason says what goes wrong for the guest's user, not what the rule looks at.
+3. What a rule needs of the device tree it says (`tree`), since a recorded run may lack it.
+4. A reason says what goes wrong for the guest's user, not what the rule looks at.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ class Rule(NamedTuple):
     """One row.
 
     standard, section  where it is written
+    needs              the runs, by their probes' names, without which it cannot be judged
+    shown_by           a run that shows it where an ordinary one may not
+    tree               what it asks of the device tree: the psci node, or the CPUs
     level              error, or note: told, and no reason to fail
     """
 
@@ -35,6 +39,8 @@ class Rule(NamedTuple):
     one: Callable[[Trace], Iterator[Hit]] | None = None
     several: Callable[[Runs], Iterator[Hit]] | None = None
     needs: tuple[str, ...] = ()
+    shown_by: str | None = None
+    tree: Literal["psci node", "CPUs"] | None = None
     level: Literal["error", "note"] = "error"
 
     @property
@@ -128,7 +134,7 @@ RULES: Final = (
         _PSCI,
         "PSCI_FEATURES",
         one=onetrace.features_ne_minus_one,
-        needs=("features -2",),
+        shown_by="features -2",
     ),
     Rule(
         "smccc-version-unguarded",
@@ -197,6 +203,7 @@ RULES: Final = (
         _BINDING,
         "compatible arm,psci",
         one=onetrace.ids_not_from_node,
+        tree="psci node",
     ),
     Rule(
         "conduit-hardcoded",
@@ -205,6 +212,7 @@ RULES: Final = (
         _BINDING,
         "method",
         one=onetrace.conduit_hardcoded,
+        tree="psci node",
     ),
     Rule(
         "imm-nonzero",
@@ -256,6 +264,8 @@ RULES: Final = (
         _PSCI,
         "CPU_ON, target_cpu",
         one=onetrace.mpidr_aff0_only,
+        shown_by="clusters",
+        tree="CPUs",
     ),
     Rule(
         "mpidr-hardcoded",
@@ -264,6 +274,8 @@ RULES: Final = (
         _PSCI,
         "CPU_ON, target_cpu",
         one=onetrace.mpidr_hardcoded,
+        shown_by="clusters",
+        tree="CPUs",
     ),
     Rule(
         "context-uninit",
@@ -281,6 +293,7 @@ RULES: Final = (
         _PSCI,
         "MIGRATE_INFO_TYPE",
         one=onetrace.migrate_type_ignored,
+        shown_by="Trusted OS",
     ),
     Rule(
         "up-cpu-after-type-2",
@@ -358,6 +371,7 @@ RULES: Final = (
         _PSCI,
         "SYSTEM_RESET",
         one=onetrace.reset_missing,
+        tree="psci node",
     ),
 )
 

@@ -18,7 +18,7 @@ from firmware.abi import PowerState
 from firmware.trap import EntryState, Resume
 
 _MOST_CALLS: Final = 20_000
-_MOST_PRINTED_BYTES: Final = 1 << 20
+LAST_PRINTED_BYTES: Final = 1 << 16  # rules look at how it ended
 # How much below the stack pointer is overwritten. AAPCS64 has no red zone: what is there is anybody's, an interrupt's for one.
 _SCRIBBLED_BYTES: Final = 512
 _SCRIBBLES: Final = SCRIBBLE.to_bytes(8, "little") * (_SCRIBBLED_BYTES // 8)
@@ -73,12 +73,13 @@ class _Notes(Observer):
         engine = self._machine.engine
         place = self._symbols.caller(record.pc, engine.x[30].get(), engine.x[29].get(), engine.read_virtual)
         if place not in self._sites:
-            self._sites[place] = Site(place, self._symbols.resolve(place))
+            self._sites[place] = Site(place, self._symbols.resolve(place), place if place == record.pc else place - 4)
         self.calls.append(judged(record, self._sites[place], self._text.exchange(record)))
 
     def console(self, text: bytes) -> None:
-        if len(self.printed) < _MOST_PRINTED_BYTES:
-            self.printed += text
+        self.printed += text
+        if len(self.printed) > 2 * LAST_PRINTED_BYTES:
+            del self.printed[:-LAST_PRINTED_BYTES]
 
     def entry(self, vcpu: int, entry: EntryState, before: PowerState, after: PowerState) -> None:
         del entry, before, after
@@ -102,7 +103,7 @@ def judged(record: Record, site: Site, words: str) -> Call:
 
 
 def _scribble(machine: Machine) -> None:
-    """Overwrite what is below the stack pointer, before every block, until another CPU is started."""
+    """Overwrite what is below the stack pointer, before every block."""
     engine, memory, size_bytes = machine.engine, machine.memory, _SCRIBBLED_BYTES
 
     def block(_address: int, _size_bytes: int) -> None:

@@ -18,10 +18,16 @@ _DEEPEST: Final = 4  # /firmware/psci and what a user's own tree may have
 
 
 class Site(NamedTuple):
-    """Where a call comes from: the address, and symbol+offset where there is a symbol."""
+    """Where a call comes from.
+
+    address      where the caller is, or the address it was called to return to
+    name         symbol+offset, None where there is no symbol
+    instruction  the caller's own instruction, of which DWARF may know the line
+    """
 
     address: int
     name: str | None
+    instruction: int
 
     def __str__(self) -> str:
         return self.name or f"{self.address:#x}"
