@@ -17,7 +17,7 @@ from firmware.errors import UserError, unknown
 _OUTPUT_ERRORS = (errno.ENOSPC, errno.EIO, errno.EBADF, errno.EFBIG)
 
 # Commands that are planned; named here so that their refusal can name them.
-_PLANNED = ("lint", "fuzz")
+_PLANNED = ("fuzz",)
 
 
 class _Entry(NamedTuple):
@@ -44,6 +44,7 @@ _COMMANDS: Final = {
     "guests": _Entry("lists", "GUESTS", "list the guests that come along, and the gallery of broken ones"),
     "guests show": _Entry("lists", "GUESTS_SHOW", "tell a guest whole: its story, and the firmware that exposes it"),
     "probe": _Entry("probe", "PROBE", "ask a guest how it would probe every firmware"),
+    "lint": _Entry("lint", "LINT", "run a guest on a set of firmware, and report the rules it breaks"),
     "replay": _Entry("replay", "REPLAY", "play a recorded run to a fresh firmware, or to another host"),
     "snapshot save": _Entry("snapshot", "SAVE", "run a guest to a point, and keep the whole machine in a file"),
     "snapshot load": _Entry("snapshot", "LOAD", "go on from there"),

@@ -23,7 +23,7 @@ from firmware.host import Host
 from firmware.hosts import HOSTS
 
 # The line with which Linux is done with bringing CPUs up; a guest that never says so runs to its end.
-_DONE = rb"SMP: Total of \d+ processors activated[^\n]*\n"
+LINUX_IS_UP = rb"SMP: Total of \d+ processors activated[^\n]*\n"
 _MOST_INSTRUCTIONS = "4000000000"
 _MOST_JOBS = 64
 
@@ -75,7 +75,7 @@ def _probe(options: argparse.Namespace) -> int:
 def _variants(options: argparse.Namespace) -> Iterator[Variant]:
     mpidrs = words.parse_smp(options.smp)
     memory = DEFAULT_RAM_BYTES if options.memory is None else parse_size(options.memory)
-    default_until = re.compile(_DONE) if _is_linux(options.kernel) else None
+    default_until = re.compile(LINUX_IS_UP) if is_linux(options.kernel) else None
     hosts = list(HOSTS) if options.hosts == "all" else list(dict.fromkeys(options.hosts.split(",")))
     for name in hosts:
         host = host_of(name)
@@ -98,7 +98,7 @@ def _variants(options: argparse.Namespace) -> Iterator[Variant]:
             )
 
 
-def _is_linux(kernel: Path) -> bool:
+def is_linux(kernel: Path) -> bool:
     """Say whether a file is an arm64 Image, packed or not (Linux Documentation/arch/arm64/booting.rst)."""
     try:
         with kernel.open("rb") as file:
