@@ -1,6 +1,6 @@
 """`make bench`: the figures that the README quotes, as ratios of medians within one run.
 
-    python -m tests.bench [trap] [start] [linux] [restore]
+    python -m tests.bench [trap] [start] [linux] [boot] [restore]
 
 Machines are noisy, so nothing here passes or fails: variants take turns, and only ratios are worth quoting, with QEMU turn by turn.
 """
@@ -30,6 +30,7 @@ from emu.trap import TrapPath
 from firmware.dispatch import Firmware, configuration
 from firmware.hosts import host_named
 from guests import elf_path
+from tests import initramfs
 from tests.flat import SCRATCH, machine_of, move32
 
 _ROUNDS: Final = 9
@@ -200,6 +201,32 @@ def linux() -> None:
     _compare("Linux to its last psci line", taken)
 
 
+_BOOT_ROUNDS: Final = 5  # each is seconds
+
+
+def boot() -> None:
+    """Compare process start to power-off with QEMU's: the kernel starts four CPUs and a shell, which says how many there are."""
+    qemu = shutil.which("qemu-system-aarch64")
+    if qemu is None or not _KERNEL.exists():
+        print("Linux to power-off: needs qemu-system-aarch64 and `make kernels`\n")
+        return
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    kernel = ["-kernel", str(_KERNEL), "-initrd", str(initramfs.write()), "-smp", "4", "-m", "256M"]
+    kernel += ["-append", 'console=ttyAMA0 RUN="cat /sys/devices/system/cpu/online"']
+    commands = {
+        "psci-emu": [sys.executable, "-m", "emu", "run", "-host", "kvm-6.12", *kernel],
+        "QEMU": [qemu, "-M", "virt", "-cpu", "cortex-a57", "-accel", "tcg,thread=single", "-nographic", "-nic", "none", *kernel],
+    }
+    taken: dict[str, list[float]] = {name: [] for name in commands}
+    for _ in range(_BOOT_ROUNDS):
+        for name, command in commands.items():
+            before = time.perf_counter()
+            done = subprocess.run(command, check=True, env=environment, stdin=subprocess.DEVNULL, capture_output=True)
+            taken[name].append(time.perf_counter() - before)
+            assert b"\n0-3\r\n" in done.stdout
+    _compare("Linux to power-off, 4 CPUs", taken)
+
+
 def _compare(what: str, taken: dict[str, list[float]]) -> None:
     for name, seconds in taken.items():
         print(f"{what}, {name:<9} {statistics.median(seconds) * 1000:6.0f} ms")
@@ -260,7 +287,7 @@ def restore() -> None:
     print()
 
 
-_BENCHMARKS: Final = {"trap": trap, "start": start, "linux": linux, "restore": restore}
+_BENCHMARKS: Final = {"trap": trap, "start": start, "linux": linux, "boot": boot, "restore": restore}
 
 
 def main(names: list[str]) -> int:
