@@ -11,12 +11,11 @@
 from __future__ import annotations
 
 import ctypes
-import mmap
-import os
 import struct
 from functools import cache
 from typing import Any, Final
 
+from emu.machinecode import executable
 from emu.registers import PSTATE_I
 
 _ENDLESS: Final = (1 << 63) - 1
@@ -144,14 +143,4 @@ class Budget:
 
 @cache
 def _native() -> Any | None:
-    """Return a reference to the callback in machine code, or None where there can be none."""
-    code = _CODE.get(os.uname().machine) if os.name == "posix" else None
-    if code is None:
-        return None
-    page = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    page[: len(code)] = code
-    first = ctypes.c_char.from_buffer(page)
-    mprotect = ctypes.CDLL(None).mprotect
-    # Not writable and executable at once; and by this call arm64 Linux makes the instruction cache see what was written.
-    refused = mprotect(ctypes.byref(first), ctypes.c_size_t(mmap.PAGESIZE), ctypes.c_int(mmap.PROT_READ | mmap.PROT_EXEC))
-    return None if refused else ctypes.byref(first)
+    return executable(_CODE)

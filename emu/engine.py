@@ -41,6 +41,7 @@ from emu.registers import (
     Register,
     SystemRegister,
 )
+from emu.sieve import Sieve
 from emu.stage2 import TABLES, VTCR, VTTBR, Stage2
 from emu.unicorn import Context, check, library
 from firmware.abi import ENTRY_PSTATE
@@ -508,8 +509,13 @@ class Engine:
                 self.fail(error)
             return 1
 
-        self._hook(unicorn.UC_HOOK_INSN, _SYSTEM_REGISTER(on_mrs), unicorn.UC_ARM64_INS_MRS)
-        self._hook(unicorn.UC_HOOK_INSN, _SYSTEM_REGISTER(on_msr), unicorn.UC_ARM64_INS_MSR)
+        for callback, served, instruction in (
+            (on_mrs, readers, unicorn.UC_ARM64_INS_MRS),
+            (on_msr, writers, unicorn.UC_ARM64_INS_MSR),
+        ):
+            sieve = Sieve(_SYSTEM_REGISTER(callback), served)
+            self._keep.append(sieve)
+            self._hook(unicorn.UC_HOOK_INSN, sieve.callback, instruction, user_data=sieve.argument)
 
     def hook_blocks(self, callback: Callable[[int, int], None]) -> None:
         """Call back with (address, size in bytes) before every translated block; slow."""
