@@ -67,12 +67,7 @@ def _judge_guest(options: argparse.Namespace, rules: tuple[Rule, ...]) -> int:
         raise UserError("-psci none: without firmware there is nothing to hold a guest's calls against")
     if options.kernel is None and options.bios is None:
         raise UserError("nothing to lint; give -kernel F, or --trace F for a recorded run")
-    is_a_kernel = options.kernel is not None and is_linux(options.kernel)
-    options.smp = _CPUS if options.smp is None and options.mpidr is None else options.smp
-    options.max_insns = options.max_insns or (_MOST_OF_LINUX if is_a_kernel else _MOST_INSTRUCTIONS)
-    if options.until is None and is_a_kernel:
-        options.until = f"console:{LINUX_IS_UP.decode()}"
-    options.fault = [str(fault) for fault in parse_faults(options.fault)]
+    fill_in(options)
     findings, runner = Findings(rules), Runner()
     probes = [probe for probe in PROBES if options.broken or not probe.broken]
     with told_of_aborts(_tell_of_abort):
@@ -80,6 +75,16 @@ def _judge_guest(options: argparse.Namespace, rules: tuple[Rule, ...]) -> int:
     image = options.symbols or options.kernel or options.bios
     found = _with_lines(findings.all(), image)
     return _report(options, rules, found, runs, {})
+
+
+def fill_in(options: argparse.Namespace) -> None:
+    """Put in what a user has left out, and faults for the files that hold them."""
+    is_a_kernel = options.kernel is not None and is_linux(options.kernel)
+    options.smp = _CPUS if options.smp is None and options.mpidr is None else options.smp
+    options.max_insns = options.max_insns or (_MOST_OF_LINUX if is_a_kernel else _MOST_INSTRUCTIONS)
+    if options.until is None and is_a_kernel:
+        options.until = f"console:{LINUX_IS_UP.decode()}"
+    options.fault = [str(fault) for fault in parse_faults(options.fault)]
 
 
 def _run(runner: Runner, firmware: Firmware) -> Trace:

@@ -101,6 +101,7 @@ RULES: Final = (
         _PSCI,
         "PSCI_VERSION",
         one=onetrace.version_unsigned,
+        shown_by="version -1",
     ),
     Rule(
         "version-zero",
@@ -170,7 +171,7 @@ RULES: Final = (
         _SMCCC,
         "Return codes",
         several=compared.result_width,
-        needs=("errors 32",),
+        needs=("errors 32", "errors 64"),
     ),
     Rule(
         "arch-features-unguarded",
