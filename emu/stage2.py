@@ -44,7 +44,7 @@ class Stage2:
     """The tables, in memory of their own."""
 
     def __init__(self) -> None:
-        self.memory = mmap.mmap(-1, TABLES.size_bytes)
+        self.memory = mmap.mmap(-1, TABLES.size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # a fork's are its own
         self._descriptors = memoryview(self.memory).cast("Q")
         own = TABLES.base // GiB
         self._fill(0, [0 if index == own else index * GiB | _ATTRIBUTES | _XN | _BLOCK for index in range(_FIRST_LEVEL_ENTRIES)])
