@@ -119,6 +119,21 @@ class Memory:
         self._inner.engine.flush_translations()
 
 
+def _is_of(kept: setup.Setup, own: setup.Setup) -> bool:
+    """Whether a snapshot's setup is a machine's, which may have other registers' values by now: they are its state."""
+    assert kept.boot is not None
+    assert own.boot is not None
+    config = dataclasses.replace(
+        kept.config,
+        version=own.config.version,
+        psci_0_2=own.config.psci_0_2,
+        bitmaps=own.config.bitmaps,
+        initialised=own.config.initialised,
+    )
+    boots = [(boot.kind, boot.segments, boot.pc, boot.x0, boot.dtb) for boot in (kept.boot, own.boot)]
+    return config == own.config and boots[0] == boots[1] and (kept.cpu, kept.method, kept.seed) == (own.cpu, own.method, own.seed)
+
+
 def _range(where: Any) -> tuple[int, int]:
     if not isinstance(where, slice) or where.step is not None or not isinstance(where.start, int) or not isinstance(where.stop, int):
         raise UserError("memory is asked for by a range of addresses: memory[start:end]")
@@ -150,6 +165,7 @@ class Machine:
     smp                         a number, or "cpus=4,clusters=2"; mpidrs gives each CPU's MPIDR affinity value
     memory                      RAM as -m spells it
     gic                         the interrupt controller's version: 2, or 3 above eight CPUs, if left out
+    idle_states                 whether the device tree lists idle states
     host, psci, conduit, smccc  as the options; fwreg, cap and faults are sequences of theirs
     typed                       gives up to n characters for the guest to read, without waiting
     Raises UserError for what cannot be had, InputError for a file that cannot be used.
@@ -168,6 +184,7 @@ class Machine:
         memory: str | None = None,
         cpu: str = setup.DEFAULT_CPU,
         gic: Literal[2, 3] | None = None,
+        idle_states: bool = False,
         host: str = "spec",
         psci: str | None = None,
         conduit: str | None = None,
@@ -204,7 +221,9 @@ class Machine:
         self._text = bytearray()
         self._typed = typed
         self._seen: list[Call] = []
-        self._control(machine.Machine(setup.make(choices), output=self._text.extend, typed=typed))
+        made = setup.make(choices)
+        made = setup.with_idle_states(made) if idle_states else made
+        self._control(machine.Machine(made, output=self._text.extend, typed=typed))
 
     def _control(self, inner: machine.Machine) -> None:
         self._inner = inner
@@ -259,8 +278,16 @@ class Machine:
         return snapshot.take(self._inner)
 
     def restore(self, kept: Snapshot) -> None:
-        """Go on from a snapshot of this machine's."""
-        adopt(self._inner, kept.state)
+        """Go on from a snapshot: this machine's, or, on another host or with other CPUs, memory or programs, another's whole.
+
+        Hooks stay with the machine they were given to: they are gone where the snapshot is another's, as after a move.
+        """
+        if _is_of(kept.setup, self._inner.setup_as_it_is):
+            adopt(self._inner, kept.state)
+            return
+        inner = machine.Machine(kept.setup, output=self._text.extend, typed=self._typed)
+        adopt(inner, kept.state)
+        self._control(inner)
 
     def checkpoint(self) -> Checkpoint:
         """Return an instant to go back to many times, by its `restore`, at the cost of what was touched since."""

@@ -1,4 +1,4 @@
-"""What a machine is made of before anything runs: engine, memory map, loaded images, console."""
+"""What a machine is made of before anything runs: engine, memory map, loaded images, console, clock."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from emu import loader
 from emu.console import Console
+from emu.devices.pl031 import Pl031
 from emu.engine import Engine
 from emu.memory import FLASH, PVTIME, ram
 from emu.physical import PhysicalMemory
@@ -25,6 +26,7 @@ class Board:
         self.ram = ram(setup.ram_bytes)
         self.boot = setup.boot or loader.load(self.ram, setup.device_tree, kernel=setup.kernel, bios=setup.bios, initrd=setup.initrd)
         self.console = Console(output, typed)
+        self.rtc = Pl031(setup.wall_clock_s)
         self.engine = Engine(setup.cpu, setup.config.mpidrs)
         regions = [self.ram, PVTIME] + ([FLASH] if self.boot.kind is loader.Kind.BIOS else [])
         try:

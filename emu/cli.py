@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib import import_module
 from typing import Final, NamedTuple
 
@@ -17,7 +17,7 @@ from firmware.errors import UserError, unknown
 _OUTPUT_ERRORS = (errno.ENOSPC, errno.EIO, errno.EBADF, errno.EFBIG)
 
 # Commands that are planned; named here so that their refusal can name them.
-_PLANNED = ("lint", "fuzz")
+_PLANNED = ("fuzz",)
 
 
 class _Entry(NamedTuple):
@@ -44,6 +44,7 @@ _COMMANDS: Final = {
     "guests": _Entry("lists", "GUESTS", "list the guests that come along, and the gallery of broken ones"),
     "guests show": _Entry("lists", "GUESTS_SHOW", "tell a guest whole: its story, and the firmware that exposes it"),
     "probe": _Entry("probe", "PROBE", "ask a guest how it would probe every firmware"),
+    "lint": _Entry("lint", "LINT", "run a guest on a set of firmware, and report the rules it breaks"),
     "replay": _Entry("replay", "REPLAY", "play a recorded run to a fresh firmware, or to another host"),
     "snapshot save": _Entry("snapshot", "SAVE", "run a guest to a point, and keep the whole machine in a file"),
     "snapshot load": _Entry("snapshot", "LOAD", "go on from there"),
@@ -94,6 +95,14 @@ def _command(arguments: list[str]) -> int:
         print(f"psci-emu {version('psci-emu')}")
         return ExitCode.OK
     name, rest = _named(arguments)
+    group = [each for each in _COMMANDS if each.startswith(f"{arguments[0]} ")]
+    if group and name not in _COMMANDS:
+        if arguments[1:2] in (["-h"], ["--help"]):
+            print(_usage(group))
+            return ExitCode.OK
+        if len(arguments) == 1:
+            raise UserError(f"{arguments[0]} is no command by itself; offered: {', '.join(group)}")
+        raise unknown("command", name, group)
     if name in _PLANNED:
         raise UserError(f"command {name!r} is not offered yet; offered: {', '.join(_COMMANDS)}")
     if name not in _COMMANDS:
@@ -116,8 +125,8 @@ def _named(arguments: list[str]) -> tuple[str, list[str]]:
     return first, arguments[1:]
 
 
-def _usage() -> str:
-    width = max(map(len, _COMMANDS))
+def _usage(names: Collection[str] = _COMMANDS) -> str:
+    width = max(map(len, names))
     lines = ["psci-emu: the firmware an AArch64 guest sees through HVC and SMC", "", "usage: psci-emu COMMAND [options]", ""]
-    lines += [f"  {name:<{width}} {entry.summary}" for name, entry in _COMMANDS.items()]
+    lines += [f"  {name:<{width}} {entry.summary}" for name, entry in _COMMANDS.items() if name in names]
     return "\n".join([*lines, "", "psci-emu COMMAND -h tells a command's options."])

@@ -1,8 +1,8 @@
 """The device tree a guest is handed: built as QEMU's `virt` does for what this machine has, or the user's own, amended.
 
 The tree lists what the machine has. Without an interrupt controller there is no timer node, and the UART's one interrupt is
-`interrupts-extended = <0>`, a line connected to nothing: the binding of arm,pl011 demands the property.
-Node names follow the bindings (`serial@`, `interrupt-controller@`), where QEMU 7.2 writes `pl011@` and `intc@`.
+`interrupts-extended = <0>`, a line connected to nothing: the binding of arm,pl011 demands the property. The RTC then has none.
+Node names follow the bindings (`serial@`, `rtc@`, `interrupt-controller@`), where QEMU 7.2 writes `pl011@`, `pl031@` and `intc@`.
 No seeds: the same spec gives the same bytes.
 """
 # fdt has no annotations at all.
@@ -17,7 +17,7 @@ from typing import Final, Literal, NamedTuple
 import fdt
 
 from emu.blob import parse, write
-from emu.memory import GICC, GICD, GICR, UART, Region
+from emu.memory import GICC, GICD, GICR, RTC, UART, Region
 from firmware.errors import InputError
 
 Method = Literal["hvc", "smc"]
@@ -64,7 +64,11 @@ def psci_node(
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """What the tree describes. mpidrs are affinity values, the boot CPU's first, without MPIDR's bit 31."""
+    """What the tree describes.
+
+    mpidrs       affinity values, the boot CPU's first, without MPIDR's bit 31
+    idle_states  CPU_SUSPEND's power_state for standby and for powerdown, where such states are to be listed
+    """
 
     ram: Region
     mpidrs: tuple[int, ...]
@@ -73,15 +77,21 @@ class Spec:
     bootargs: str = ""
     initrd: Region | None = None
     gic: Literal[2, 3] | None = None
+    idle_states: tuple[int, int] | None = None
 
 
 _PHANDLE_CLOCK: Final = 0x8000
 _PHANDLE_GIC: Final = 0x8001
+_PHANDLE_IDLE_STATE: Final = 0x8002
 _PHANDLE_CPU: Final = 0x8100
 
 _UART_PATH: Final = f"serial@{UART.base:x}"
 _UART_SPI: Final = 1
+_RTC_SPI: Final = 2
 _CLOCK_HZ: Final = 24_000_000
+
+# In microseconds of our making, so that Linux's governors choose both: to enter, to leave, and at least to stay.
+_IDLE_STATES: Final = (("cpu-retention", (10, 10, 50)), ("cpu-sleep", (100, 100, 500)))
 
 _SPI, _PPI = 0, 1
 _LEVEL_HIGH: Final = 4
@@ -107,6 +117,7 @@ def build(spec: Spec) -> bytes:
         root.append(_timer(spec))
     root.append(_clock())
     root.append(_uart(spec.gic))
+    root.append(_rtc(spec.gic))
     chosen = fdt.Node("chosen")
     _set_strings(chosen, "stdout-path", f"/{_UART_PATH}")
     root.append(chosen)
@@ -168,11 +179,32 @@ def _cpus(spec: Spec) -> fdt.Node:
         _set_strings(cpu, "device_type", "cpu")
         _set_strings(cpu, "compatible", spec.cpu)
         _set_words(cpu, "reg", *_wide(mpidr, cells))
-        if spec.psci is not None and len(spec.mpidrs) > 1:  # a single CPU is enabled already; QEMU says nothing either
+        idles = spec.psci is not None and spec.idle_states is not None
+        # A single CPU is enabled already, and QEMU says nothing either; but Linux idles by the method that enables.
+        if idles or (spec.psci is not None and len(spec.mpidrs) > 1):
             _set_strings(cpu, "enable-method", "psci")
+        if idles:
+            _set_words(cpu, "cpu-idle-states", *(_PHANDLE_IDLE_STATE + number for number in range(len(_IDLE_STATES))))
         _set_words(cpu, "phandle", _PHANDLE_CPU + vcpu)
         cpus.append(cpu)
+    if spec.psci is not None and spec.idle_states is not None:
+        cpus.append(_idle_states(spec.idle_states))
     return cpus
+
+
+def _idle_states(power_states: tuple[int, int]) -> fdt.Node:
+    # Without `local-timer-stop`: what wakes a CPU is its timer, which goes on.
+    states = fdt.Node("idle-states")
+    _set_strings(states, "entry-method", "psci")
+    for number, ((name, latencies), power_state) in enumerate(zip(_IDLE_STATES, power_states, strict=True)):
+        state = fdt.Node(name)
+        _set_strings(state, "compatible", "arm,idle-state")
+        _set_words(state, "arm,psci-suspend-param", power_state)
+        for what, microseconds in zip(("entry-latency", "exit-latency", "min-residency"), latencies, strict=True):
+            _set_words(state, f"{what}-us", microseconds)
+        _set_words(state, "phandle", _PHANDLE_IDLE_STATE + number)
+        states.append(state)
+    return states
 
 
 def _cpu_map(clusters: list[list[int]]) -> fdt.Node:
@@ -243,6 +275,17 @@ def _uart(gic: int | None) -> fdt.Node:
         _set_words(node, "interrupts", _SPI, _UART_SPI, _LEVEL_HIGH)
     _set_words(node, "clocks", _PHANDLE_CLOCK, _PHANDLE_CLOCK)
     _set_strings(node, "clock-names", "uartclk", "apb_pclk")
+    return node
+
+
+def _rtc(gic: int | None) -> fdt.Node:
+    node = fdt.Node(f"rtc@{RTC.base:x}")
+    _set_strings(node, "compatible", "arm,pl031", "arm,primecell")
+    _set_words(node, "reg", *_wide(RTC.base, 2), *_wide(RTC.size_bytes, 2))
+    if gic is not None:
+        _set_words(node, "interrupts", _SPI, _RTC_SPI, _LEVEL_HIGH)
+    _set_words(node, "clocks", _PHANDLE_CLOCK)
+    _set_strings(node, "clock-names", "apb_pclk")
     return node
 
 

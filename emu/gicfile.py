@@ -8,7 +8,7 @@ import msgspec
 
 from emu.devices import gicv2, gicv3
 from emu.devices.gicv3_bank import PRIORITY_MASK, Bank
-from emu.devices.gicv3_interface import Interface
+from emu.devices.gicv3_interface import CTLR_CBPR, CTLR_EOIMODE, CTLR_FIXED, Interface
 
 if TYPE_CHECKING:
     from emu.interrupts import Controller
@@ -22,6 +22,7 @@ Groups: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=3)]
 BinaryPoint: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=7)]
 
 _WORDS: Final = ("group", "enabled", "pending", "active", "level", "edge")
+_SGIS: Final = 0xFFFF
 
 
 class _Named(msgspec.Struct, forbid_unknown_fields=True):
@@ -107,6 +108,7 @@ def controller_of(line: ControllerLine | None, mpidrs: tuple[int, ...]) -> Contr
     _check(len(line.redistributors) == len(mpidrs) <= gicv3.MOST_VCPUS, "redistributors")
     own = [_redistributor(each) for each in line.redistributors]
     router = [int(value, 16) for value in line.router]
+    _check(not any(router[: gicv3.PRIVATE]) and not any(each & ~gicv3.ROUTER_MASK for each in router), "routers")
     return gicv3.Gicv3(mpidrs, line.ctlr, _bank(line.bank, gicv3.Gicv3.new_bank()), router, own)
 
 
@@ -127,6 +129,8 @@ def _bank_line(bank: Bank) -> BankLine:
 def _bank(line: BankLine, new: Bank) -> Bank:
     words = {name: int(getattr(line, name), 16) for name in _WORDS}
     _check(not any(word & ~new.implemented for word in words.values()), "interrupts")
+    # An SGI is edge-triggered, in a GICv2 enabled as well, and has no input line.
+    _check(not (words["level"] & _SGIS or new.edge & ~words["edge"] or new.enabled & ~words["enabled"]), "interrupts")
     priority = _bytes(line.priority, len(new.priority))
     _check(not any(each & ~PRIORITY_MASK for each in priority), "priorities")
     return Bank(new.implemented, priority=priority, **words)
@@ -137,15 +141,24 @@ def _interface_line(own: Interface) -> InterfaceLine:
 
 
 def _interface(line: InterfaceLine) -> Interface:
-    return Interface(line.pmr, line.ctlr, line.enables, line.bpr0, line.bpr1, line.ap0, line.ap1)
+    own, new = Interface(line.pmr, line.ctlr, line.enables, line.bpr0, line.bpr1, line.ap0, line.ap1), Interface()
+    _check(not own.pmr & ~PRIORITY_MASK and own.bpr0 >= new.bpr0 and own.bpr1 >= new.bpr1, "CPU interfaces")
+    _check(own.ctlr & ~(CTLR_CBPR | CTLR_EOIMODE) == CTLR_FIXED, "CPU interfaces")
+    return own
 
 
 def _cpu(line: CpuLine, vcpus: int) -> gicv2.CpuInterface:
     new = gicv2.CpuInterface()
+    bank, own = _bank(line.bank, new.bank), _interface(line.priorities)
     sources = _bytes(line.sources, len(new.sources))
-    _check(not any(each >> vcpus for each in sources), "senders")
-    return gicv2.CpuInterface(_bank(line.bank, new.bank), sources, line.ctlr, _interface(line.priorities))
+    pending = sum(1 << sgi for sgi, senders in enumerate(sources) if senders)
+    _check(not any(each >> vcpus for each in sources) and pending == bank.pending & _SGIS, "senders")
+    # GICC_CTLR is a GICv2's own; of what a GICv3 keeps elsewhere it has the common binary point.
+    common = CTLR_CBPR if line.ctlr & gicv2.CTLR_CBPR else 0
+    _check(not line.ctlr & ~gicv2.CTLR_MASK and own.ctlr == CTLR_FIXED | common and not own.enables, "CPU interfaces")
+    return gicv2.CpuInterface(bank, sources, line.ctlr, own)
 
 
 def _redistributor(line: RedistributorLine) -> gicv3.Redistributor:
+    _check(line.waker in (0, gicv3.WAKER_ASLEEP), "redistributors")
     return gicv3.Redistributor(_bank(line.bank, gicv3.Redistributor().bank), line.waker, _interface(line.interface))

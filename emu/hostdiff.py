@@ -76,7 +76,7 @@ def _answers(first: Firmware, second: Firmware, conduit: Conduit) -> Iterator[tu
     for question in questions(first.config, second.config):
         one, other = ask(first, question, conduit), ask(second, question, conduit)
         if one != other:
-            yield question, (in_words(first, question.regs[0], one), in_words(second, question.regs[0], other))
+            yield question, (in_words(first, question.regs[0], conduit, one), in_words(second, question.regs[0], conduit, other))
 
 
 def _told(first: Host, second: Host) -> Iterator[tuple[str, tuple[str, str]]]:
@@ -88,6 +88,7 @@ def _told(first: Host, second: Host) -> Iterator[tuple[str, tuple[str, str]]]:
         ("psci node, method", lambda host: str(host.default_conduit.value)),
         ("psci node, strings", lambda host: ", ".join(host.node_compatible(host.latest))),
         ("firmware registers", lambda host: ", ".join(register.name for register in fwregs.of_host(_config(host))) or "none"),
+        ("unknown of it", lambda host: ", ".join(sorted(host.unknown_columns)).replace("_", "-") or "nothing"),
         ("after a reset", lambda host: "the VMM ends" if host.reset_ends else "the machine starts again"),
     )
     for what, tell in aspects:
@@ -113,8 +114,15 @@ def _at(places: Iterable[tuple[str, Conduit]]) -> str:
     return "; ".join(f"PSCI {', '.join(listed)} by {' and '.join(conduits)}" for listed, conduits in by_versions.items())
 
 
-def in_words(firmware: Firmware, fid: int, answer: Answer) -> str:
-    """Spell an answer: the result, the other registers written, and what became of the CPUs."""
+def in_words(firmware: Firmware, fid: int, conduit: Conduit, answer: Answer) -> str:
+    """Spell an answer: the result, the other registers written, what became of the CPUs; or that it is unknown, and how modelled."""
+    host = firmware.config.host
+    words = _in_words(firmware, fid, answer)
+    is_unknown = "undispatched" in host.unknown_columns and conduit in host.undispatched
+    return f"unknown (as if {words})" if is_unknown else words
+
+
+def _in_words(firmware: Firmware, fid: int, answer: Answer) -> str:
     reply = answer.reply
     parts = [_result(firmware, fid, reply), " ".join(f"x{number}={value:#x}" for number, value in reply.regs[1:])]
     parts.append(_RESUMES.get(reply.resume, ""))

@@ -136,6 +136,17 @@ def _ascending(convert_one: Convert) -> Convert:
     return convert_all
 
 
+def _each_once(convert_one: Convert) -> Convert:
+    def convert_all(value: Any) -> tuple[Any, ...]:
+        values = listed(convert_one)(value)
+        for each in values:
+            if values.count(each) > 1:
+                raise UserError(f"{each!r} is there {values.count(each)} times")
+        return values
+
+    return convert_all
+
+
 def _or_none(convert_one: Convert) -> Convert:
     return lambda value: None if value == "none" else convert_one(value)
 
@@ -256,7 +267,7 @@ KEYS: Final[Mapping[str, Convert]] = {
     "versions": _ascending(_version),
     "smccc": _or_none(_smccc),
     "smccc-versions": _ascending(_smccc),
-    "registers": listed(_name_of("firmware register", frozenset(BY_NAME))),
+    "registers": _each_once(_name_of("firmware register", frozenset(BY_NAME))),
     "bitmap-resets": _table(_name_of("bitmap", frozenset(name for name in BY_NAME if "BMAP" in name)), _integer(0, MASK64)),
     "unknown-register": choice({errno.errorcode[number]: number for number in (errno.ENOENT, errno.EINVAL)}),
     **{key: _set_of(one) for key, one in _SETS.items()},

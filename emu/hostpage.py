@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import hashlib
 import inspect
 from collections.abc import Iterator, Mapping
 
@@ -48,13 +49,20 @@ def columns() -> tuple[str, ...]:
     return tuple(field.name for field in dataclasses.fields(Host) if field.name not in _NOT_COLUMNS)
 
 
+def fingerprint(host: Host) -> str:
+    """Return what tells a host of the user's own from what its file says another time."""
+    told = [(column, in_short(getattr(host, column))) for column in columns()]
+    nodes = [host.node_compatible(version) for version in offered(host)]
+    return hashlib.sha256(repr((told, nodes)).encode()).hexdigest()
+
+
 def _calls(host: Host) -> Iterator[tuple[str, ...]]:
     # As if the platform served both conduits, except where the other one is UNDEF by the platform's choice.
     for question in _FORMS:
         cells = []
         for conduit in Conduit:
             firmware = Firmware(configuration(host, (0, 1), conduits=frozenset({host.default_conduit})))
-            cells.append(in_words(firmware, question.regs[0], ask(firmware, question, conduit)))
+            cells.append(in_words(firmware, question.regs[0], conduit, ask(firmware, question, conduit)))
         yield question.words, *cells
 
 

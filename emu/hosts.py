@@ -22,3 +22,12 @@ def remark_on(host: Host) -> str | None:
     if not host.unknown_columns:
         return None
     return f"of host {host.name} it is unknown: {', '.join(sorted(host.unknown_columns))}; the guest gets what the host has before it"
+
+
+def fingerprint(host: Host) -> str:
+    """Return what a host of the user's own is, to compare with what its file says another time; "" for one whose name says it all."""
+    if not host.name.endswith(".toml"):
+        return ""
+    from emu import hostpage  # noqa: PLC0415  with what prints tables, which a run does not need
+
+    return hostpage.fingerprint(host)

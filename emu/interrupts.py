@@ -11,21 +11,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, cast
 
-from emu.engine import Engine
+from emu import memory
 from emu.memory import GICC, GICD, GICR, Region
 from emu.registers import PSTATE_EL, PSTATE_I, SystemRegister
-from emu.scheduler import Clock
+from emu.scheduler import NS_PER_TICK, Clock
 from emu.vcpu import Vcpu
 
 if TYPE_CHECKING:
+    from emu.board import Board
     from emu.devices.gicv2 import Gicv2
     from emu.devices.gicv3 import Gicv3
-    from emu.devices.pl011 import Pl011
 
-# INTIDs of QEMU's `virt` (hw/arm/virt.c): the architected timers' PPIs, and the first SPI but one.
+# INTIDs of QEMU's `virt` (hw/arm/virt.c): the architected timers' PPIs, and SPIs 1 and 2.
 VIRTUAL_TIMER: Final = 27
 PHYSICAL_TIMER: Final = 30
 UART: Final = 33
+RTC: Final = 34
 
 # MRS and MSR (register), Arm ARM C6: L in bit 21, then op0, op1, CRn, CRm, op2, and Rt; op0 is 2 or 3.
 _SYSTEM_MASK: Final = 0xFFD0_0000
@@ -58,24 +59,27 @@ def controller(version: int | None, mpidrs: tuple[int, ...]) -> Controller | Non
 class Interrupts:
     """The controller of a machine, and what is wired to it.
 
-    vcpus  gives the machine's vCPUs, and
-    uart   its UART, as they are now
+    board  has the UART and the RTC
+    vcpus  gives the machine's vCPUs as they are now
     """
 
     def __init__(
         self,
-        engine: Engine,
+        board: Board,
         clock: Clock,
         version: int | None,
         mpidrs: tuple[int, ...],
         vcpus: Callable[[], Sequence[Vcpu]],
-        uart: Callable[[], Pl011],
     ) -> None:
-        self._engine = engine
+        self._board = board
+        engine = self._engine = board.engine
         self._clock = clock
         self._version, self._mpidrs = version, mpidrs
-        self._vcpus, self._uart = vcpus, uart
+        self._vcpus = vcpus
+        self.accesses = 0  # of devices whose interrupts may change by that
         self._reset_lines(controller(version, mpidrs))
+        self._connect(memory.UART, board.console.read, board.console.write)
+        self._connect(memory.RTC, self._read_rtc, self._write_rtc)
         if version is None:
             return
         engine.map_device(GICD, self._read_distributor, self._write_distributor)
@@ -84,17 +88,17 @@ class Interrupts:
         else:
             engine.map_device(GICC, self._read_cpu_interface, self._write_cpu_interface)
 
-    def connect(self, region: Region, read: Callable[[int, int], int], write: Callable[[int, int, int], None]) -> None:
-        """Map a device whose interrupt may change with an access."""
+    def _connect(self, region: Region, read: Callable[[int, int], int], write: Callable[[int, int, int], None]) -> None:
+        # A device whose interrupt may change with an access.
 
         def read_and_watch(offset: int, size_bytes: int) -> int:
             value = read(offset, size_bytes)
-            self.watch()
+            self._accessed()
             return value
 
         def write_and_watch(offset: int, size_bytes: int, value: int) -> None:
             write(offset, size_bytes, value)
-            self.watch()
+            self._accessed()
 
         self._engine.map_device(region, read_and_watch, write_and_watch)
 
@@ -111,6 +115,7 @@ class Interrupts:
         self._controller = value
         # By vCPU: until which tick the controller knows the levels of its timers' outputs.
         self._known_until = [0] * len(self._mpidrs)
+        self._rtc_known_until = 0
         self._next_change = 0  # the first of those
 
     def reset(self) -> None:
@@ -123,9 +128,18 @@ class Interrupts:
             self._controller.reset_interface(index)
         self._known_until[index] = self._next_change = 0
 
+    @property
+    def next_change_ticks(self) -> int:
+        """Until when no timer's output changes by itself, in ticks, as far as has been looked; without a controller nobody looks."""
+        return self._next_change
+
     def timer_changed(self) -> None:
         """Look at the current vCPU's timers again: the guest has written to one."""
         self._known_until[self._engine.current] = self._next_change = 0
+        self._accessed()
+
+    def _accessed(self) -> None:
+        self.accesses += 1
         self.watch()
 
     # ---- what a vCPU is signalled
@@ -153,7 +167,7 @@ class Interrupts:
 
     def is_taken(self, index: int) -> bool:
         """Say whether a vCPU takes an interrupt now: it is signalled one and does not mask it."""
-        return self.can_take(index) and self.signals(index)
+        return self._controller is not None and self.signals(index) and self.can_take(index)
 
     def can_take(self, index: int) -> bool:
         """Say whether a vCPU would take an interrupt if it were signalled one."""
@@ -167,7 +181,7 @@ class Interrupts:
         """Tell the controller the levels of all its lines as they are now."""
         if self._controller is None:
             return
-        self._controller.set_level(UART, self._uart().irq)
+        self._controller.set_level(UART, self._board.console.uart.irq)
         now = self._clock.now_ticks
         if now < self._next_change:
             return
@@ -178,7 +192,25 @@ class Interrupts:
                 self._controller.set_level(PHYSICAL_TIMER, timers.physical.output(now), index)
                 deadline = timers.deadline_after(now)
                 self._known_until[index] = _NEVER if deadline is None else deadline
-        self._next_change = min(self._known_until)
+        if self._rtc_known_until <= now:
+            self._board.rtc.look(self._clock.now_ns)
+            self._controller.set_level(RTC, self._board.rtc.irq)
+            deadline = self.deadline_ticks
+            self._rtc_known_until = _NEVER if deadline is None else deadline
+        self._next_change = min(self._rtc_known_until, *self._known_until)
+
+    @property
+    def deadline_ticks(self) -> int | None:
+        """When a device that belongs to no vCPU will signal an interrupt if nobody runs, or None."""
+        deadline_ns = self._board.rtc.deadline_ns
+        return None if self._controller is None or deadline_ns is None else -(-deadline_ns // NS_PER_TICK)
+
+    def _read_rtc(self, offset: int, size_bytes: int) -> int:
+        return self._board.rtc.read(offset, size_bytes, self._clock.now_ns)
+
+    def _write_rtc(self, offset: int, size_bytes: int, value: int) -> None:
+        self._board.rtc.write(offset, size_bytes, value, self._clock.now_ns)
+        self._rtc_known_until = self._next_change = 0
 
     # ---- the controller's registers
 
@@ -194,18 +226,18 @@ class Interrupts:
     def _write_distributor(self, offset: int, size_bytes: int, value: int) -> None:
         assert self.controller is not None
         self.controller.write_distributor(offset, size_bytes, value, self._current())
-        self.watch()
+        self._accessed()
 
     def _read_cpu_interface(self, offset: int, size_bytes: int) -> int:
         gic = cast("Gicv2", self.controller)
         value = gic.read_cpu_interface(offset, size_bytes, self._current())
-        self.watch()  # an acknowledgement changes what is signalled
+        self._accessed()  # an acknowledgement changes what is signalled
         return value
 
     def _write_cpu_interface(self, offset: int, size_bytes: int, value: int) -> None:
         gic = cast("Gicv2", self.controller)
         gic.write_cpu_interface(offset, size_bytes, value, self._current())
-        self.watch()
+        self._accessed()
 
     def _read_redistributor(self, offset: int, size_bytes: int) -> int:
         gic = cast("Gicv3", self.controller)
@@ -216,7 +248,7 @@ class Interrupts:
         gic = cast("Gicv3", self.controller)
         self._current()
         gic.write_redistributor(offset, size_bytes, value)
-        self.watch()
+        self._accessed()
 
     @property
     def readers(self) -> Mapping[SystemRegister, Callable[[], int]]:
@@ -240,5 +272,5 @@ class Interrupts:
                 self._engine.x[rt].set(value)
         elif not gic.write_register(self._current(), register, 0 if rt == _XZR else self._engine.x[rt].get()):
             return False
-        self.watch()
+        self._accessed()
         return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import sys
 from collections.abc import Sequence
@@ -24,7 +25,8 @@ _WIDE = 200
 
 def show(*columns: str, rows: Sequence[tuple[str, ...]]) -> None:
     """Print an aligned table; plain and unfolded when piped."""
-    console = Console(width=None if sys.stdout.isatty() else _WIDE, highlight=False)
+    is_terminal = sys.stdout is not None and sys.stdout.isatty()
+    console = Console(file=None if is_terminal else io.StringIO(), width=None if is_terminal else _WIDE, highlight=False)
     table = Table(*columns, box=None, header_style="bold", pad_edge=False)
     for row in rows:
         table.add_row(*map(escape, row))

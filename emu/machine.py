@@ -33,7 +33,6 @@ from emu.exceptions import (
 )
 from emu.interrupts import Interrupts
 from emu.limits import Limits
-from emu.memory import UART
 from emu.observer import Audience, Observer
 from emu.outcome import Ended, ExitCode, GuestCrash, Outcome
 from emu.parking import is_parked
@@ -112,16 +111,12 @@ class Machine:
         self._final: Outcome | None = None
         self._is_running = False
         self.limits = Limits(setup)
-        self.interrupts = Interrupts(self.engine, self.clock, setup.gic, self.config.mpidrs, lambda: self.vcpus, lambda: self.console.uart)
-        self.interrupts.connect(UART, self.console.read, self.console.write)
-        sleepers = Sleepers(self._woken, self._wake, self._unpark, self.interrupts.can_take, self._pause)
+        self.interrupts = Interrupts(self.board, self.clock, setup.gic, self.config.mpidrs, lambda: self.vcpus)
+        sleepers = Sleepers(self._woken, self._wake, self._unpark, self.interrupts, self._pause)
         self._turns = Turns(self.clock, self.scheduler, self.limits, sleepers)
         self.wait_for_typing: Callable[[int | None], bool] = lambda _nanoseconds: False
         self.numbers: Random | None = None  # what answers RNDR, from the first time that is asked
-        interrupts = self.interrupts
-        serve_system_registers(
-            self.engine, self.clock, lambda: self.vcpus, self._random_number, interrupts.timer_changed, interrupts.readers
-        )
+        serve_system_registers(self.engine, self.clock, lambda: self.vcpus, self._random_number, self.interrupts)
         self._watch_call_points()
         self._power_on()
 
@@ -354,7 +349,10 @@ class Machine:
         if before is not after:
             self._audience.event(index, f"wakes up; cpu{index} {before.name} -> {after.name}")
         if entry is not None:
+            timers = vcpu.timers
             self._adopt(index, entry, after)
+            if wait is Wait.CPU_SUSPEND:
+                vcpu.timers = timers  # which have woken it: they are not what was powered down
 
     def _adopt(self, index: int, entry: EntryState, before: PowerState) -> None:
         engine = self.engine
@@ -397,7 +395,7 @@ class Machine:
     def _run(self) -> Outcome:
         outcome = None
         while outcome is None:
-            outcome = self.step(None)
+            outcome = self._guarded(self._turns_alone)
         return outcome
 
     def step(self, instructions: int | None) -> Outcome | None:
@@ -405,12 +403,15 @@ class Machine:
 
         What the guest has ended stays ended. Raises UserError when asked from within a turn, by a hook.
         """
+        return self._guarded(partial(self._turn, instructions))
+
+    def _guarded(self, turn: Callable[[], Outcome | None]) -> Outcome | None:
         if self._is_running:
             raise UserError("the machine is running: whoever looks on cannot run it")
         self._is_running = True
         try:
             if self._final is None:
-                return self._turn(instructions)
+                return turn()
         except Ended as ended:
             self.console.flush()
             self._final = ended.outcome
@@ -435,6 +436,26 @@ class Machine:
         entry = self._arrival(index, before)
         if entry is not None:
             self._adopt(index, entry, before)
+        return self._slice(index, instructions)
+
+    def _turns_alone(self) -> Outcome | None:
+        """Take a turn, and the next ones too as long as it is plain that they are the same vCPU's."""
+        accesses = self.interrupts.accesses
+        outcome = self._turn()
+        index = self.engine.current
+        vcpu = self.vcpus[index]
+        while (
+            outcome is None
+            and self._turns.is_alone
+            and vcpu.wait is Wait.NOTHING
+            and not (self.engine.was_stopped or self.interrupted or self.scheduler.started or self.console.uart.rx)
+            and self.interrupts.accesses == accesses
+            and self.clock.now_ticks < self.interrupts.next_change_ticks
+        ):
+            outcome = self.limits.reached(self.clock.now_ns) or self._slice(index, None)
+        return outcome
+
+    def _slice(self, index: int, instructions: int | None) -> Outcome | None:
         self._run_slice(index, self.vcpus[index], instructions)
         self.console.flush()
         self.console.poll()

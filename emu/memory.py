@@ -47,6 +47,7 @@ GICD: Final = Region(0x0800_0000, 0x1_0000)  # distributor
 GICC: Final = Region(0x0801_0000, 0x1_0000)  # GICv2 CPU interface
 GICR: Final = Region(0x080A_0000, 0x00F6_0000)  # GICv3 redistributors
 UART: Final = Region(0x0900_0000, 0x1000)
+RTC: Final = Region(0x0901_0000, 0x1000)
 PVTIME: Final = Region(0x090A_0000, 0x1_0000)
 
 RAM_BASE: Final = 0x4000_0000

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from emu.lists import show
 from firmware.abi import Version
 from firmware.host import Host
+from firmware.hosts.kvm_releases import RELEASES
 from firmware.migration import Migration, Step
 from firmware.view import WORKAROUNDS, Answer, View
 
@@ -104,5 +105,11 @@ _COLUMNS = {"PSCI_VERSION": "versions"}
 def _source(step: Step, host: Host | None) -> str:
     if host is None:
         return "-"
-    column = "registers" if step.errno == "ENOENT" else _COLUMNS.get(step.register, "registers")
-    return host.sources.get(column, host.sources.get("registers", "-"))
+    registers = host.sources.get("registers", "-")
+    if step.register in _COLUMNS and step.errno != "ENOENT":
+        return host.sources.get(_COLUMNS[step.register], registers)
+    # A register's rule came with the register: the column's source is that of the last one that was added.
+    came = next((release for release in RELEASES if step.register in release.registers), None)
+    if came is None or step.register not in host.registers or registers not in {each.sources["registers"] for each in RELEASES}:
+        return registers
+    return came.sources["registers"]

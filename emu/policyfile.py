@@ -44,13 +44,20 @@ def read_policy(path: Path) -> Policy:
     if "based-on" not in table:
         raise InputError(f"{path}: based-on is missing; allowed: {', '.join(POLICIES)}")
     policy = convert(path, "based-on", lambda value: policy_named(text(value)), table["based-on"])
-    changes: dict[str, Any] = {"name": convert(path, "name", text, table.get("name", path.stem)), "cite": str(path)}
+    changes: dict[str, Any] = {"name": convert(path, "name", _line, table.get("name", path.stem)), "cite": str(path)}
     if "summary" in table:
-        changes["summary"] = convert(path, "summary", text, table["summary"])
+        changes["summary"] = convert(path, "summary", _line, table["summary"])
     for key, convert_one in _COLUMNS.items():
         if key in table:
             changes[key.replace("-", "_")] = convert(path, key, convert_one, table[key])
     return dataclasses.replace(policy, **changes)
+
+
+def _line(value: Any) -> str:
+    line = text(value)
+    if not line or not line.isprintable():
+        raise UserError(f"{line!r} is not a line of printable characters")
+    return line
 
 
 def _version_or(nothing: str) -> Callable[[Any], Version | None]:

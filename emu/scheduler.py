@@ -73,6 +73,11 @@ class Scheduler:
             self.last = next((vcpu for vcpu in candidates if vcpu > self.last), candidates[0])
         return self.last
 
+    @property
+    def draws(self) -> bool:
+        """Whether order and lengths are drawn."""
+        return self._random is not None
+
     def slice_instructions(self) -> int:
         if self._random is None:
             return SLICE_INSTRUCTIONS

@@ -32,6 +32,7 @@ from firmware.dispatch import Firmware, configuration
 from firmware.errors import UserError, unknown
 from firmware.host import Config, Host, Mitigations
 from firmware.overlay import check_faults, with_faults
+from firmware.psci_suspend import idle_power_states
 
 DEFAULT_CPU: Final = "cortex-a57"
 CAPABILITIES: Final = ("system-suspend",)
@@ -54,6 +55,7 @@ class Setup:
     symbols                    a file with names for addresses, in place of those that the kernel brings along
     config                     the firmware's configuration
     gic                        the interrupt controller's version; None: there is none
+    idle_states                whether the device tree of our own lists idle states
     psci                       whether there is firmware at all (-psci none: no node, both conduits UNDEF)
     method                     the conduit the psci node names
     keep_psci_node             leave the user's psci node as it is
@@ -74,6 +76,7 @@ class Setup:
     ram_bytes: int = DEFAULT_RAM_BYTES
     cpu: str = DEFAULT_CPU
     gic: Literal[2, 3] | None = None
+    idle_states: bool = False
     psci: bool = True
     method: Method = "hvc"
     keep_psci_node: bool = False
@@ -84,6 +87,11 @@ class Setup:
     max_insns: int | None = None
     timeout_ns: int | None = None
     seed: int = 0
+
+    @property
+    def wall_clock_s(self) -> int:
+        """What the real-time clock says when virtual time is 0, in seconds of Unix time."""
+        return self.config.wall_clock_ns // 1_000_000_000
 
     def psci_node(self) -> PsciNode | None:
         """Return what the device tree's psci node says."""
@@ -108,6 +116,7 @@ class Setup:
             bootargs=self.append,
             initrd=initrd,
             gic=self.gic,
+            idle_states=idle_power_states(self.config) if self.idle_states else None,
         )
         if self.dtb is None:
             return build(spec)
@@ -192,6 +201,15 @@ def make(choices: Choices) -> Setup:
         firmware.set_one_reg(fwregs.BY_NAME["PSCI_VERSION"].id, change.version.word)
     check_faults(config)
     return dataclasses.replace(setup, config=config, registers=())
+
+
+def with_idle_states(setup: Setup) -> Setup:
+    """Let the device tree list idle states; raise UserError where there can be none."""
+    if setup.dtb is not None:
+        raise UserError("-machine virt,idle-states=on is about our own device tree; with -dtb it is yours that says")
+    if not setup.psci:
+        raise UserError("-machine virt,idle-states=on lists states that PSCI enters, and -psci none has none")
+    return dataclasses.replace(setup, idle_states=True)
 
 
 def guest_config(host: Host, mitigations: Mitigations, mpidrs: tuple[int, ...] = (0, 1)) -> Config:

@@ -21,9 +21,11 @@ from typing import Annotated, Any, Final, TypeAlias
 import msgspec
 
 from emu import architecture, tracefile
+from emu.devicefile import RtcLine, UartLine, rtc_line, rtc_of, uart_line, uart_of
 from emu.engine import CPU_MODELS
 from emu.files import replace
 from emu.gicfile import ControllerLine, controller_of, line_of, version_of
+from emu.hosts import fingerprint
 from emu.loader import Boot, Kind, Segment, read_file
 from emu.machine import Machine
 from emu.memory import FLASH, MAX_RAM_BYTES, MIN_RAM_BYTES, PAGE_BYTES, PVTIME, RAM_BASE, GiB, MiB, Region, ram
@@ -77,25 +79,12 @@ class PagesLine(_Named):
     pages: Annotated[int, msgspec.Meta(ge=1)]
 
 
-class UartLine(_Named):
-    rx: Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{2}){0,16}$")]
-    tx: Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{2})*$")]
-    ilpr: Annotated[int, msgspec.Meta(ge=0, le=0xFF)]
-    ibrd: Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)]
-    fbrd: Annotated[int, msgspec.Meta(ge=0, le=0x3F)]
-    lcr_h: Annotated[int, msgspec.Meta(ge=0, le=0xFF)]
-    cr: Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)]
-    ifls: Annotated[int, msgspec.Meta(ge=0, le=0x3F)]
-    imsc: Annotated[int, msgspec.Meta(ge=0, le=0x7FF)]
-    ris: Annotated[int, msgspec.Meta(ge=0, le=0x7FF)]
-    dmacr: Annotated[int, msgspec.Meta(ge=0, le=0x7)]
-
-
 class SnapshotLine(_Named):
-    """The header."""
+    """The header; host_is tells whether a host of the user's own is still what it was."""
 
     schema: int
     config: Header
+    host_is: str
     cpu: str
     psci: bool
     method: str
@@ -123,6 +112,7 @@ class SnapshotLine(_Named):
     system_event: tuple[str, Time] | None
     pages: list[PagesLine]
     gic: ControllerLine | None = None
+    rtc: RtcLine | None = None
 
 
 _decoder: Final = msgspec.json.Decoder(SnapshotLine)
@@ -172,10 +162,10 @@ def _runs(pages: dict[int, bytes]) -> Iterator[tuple[int, list[bytes]]]:
 
 
 def _header(setup: Setup, boot: Boot, state: MachineState, runs: list[tuple[int, list[bytes]]]) -> SnapshotLine:
-    uart = {name: value.hex() if isinstance(value, bytes) else value for name, value in state.console.uart.items()}
     return SnapshotLine(
         schema=_SCHEMA,
         config=tracefile.header(setup.config, setup.seed, b""),
+        host_is=fingerprint(setup.config.host),
         cpu=setup.cpu,
         psci=setup.psci,
         method=setup.method,
@@ -198,12 +188,13 @@ def _header(setup: Setup, boot: Boot, state: MachineState, runs: list[tuple[int,
         numbers=_random_line(state.numbers),
         vcpus=[_vcpu_line(vcpu) for vcpu in state.vcpus],
         current=state.current,
-        uart=UartLine(**uart),  # type: ignore[arg-type]
+        uart=uart_line(state.console.uart),
         kept=state.console.kept.hex(),
         printed_bytes=state.console.printed_bytes,
         entered={str(vcpu): (hex(vector), why) for vcpu, (vector, why) in state.entered.items()},
         system_event=None if state.system_event is None else (state.system_event.type.name, state.system_event.flags),
         gic=line_of(state.controller),
+        rtc=rtc_line(state.rtc),
         pages=[PagesLine(address=hex(address), pages=len(pages)) for address, pages in runs],
     )
 
@@ -239,10 +230,10 @@ class Snapshot:
         self.setup = setup
         self.state = state
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write the file, whole or not at all; raise UserError where that cannot be."""
         assert self.setup.boot is not None
-        replace(path, parts(self.setup, self.setup.boot, self.state))
+        replace(Path(path), parts(self.setup, self.setup.boot, self.state))
 
 
 def take(machine: Machine) -> Snapshot:
@@ -272,6 +263,8 @@ def read(path: Path) -> Snapshot:
 
 def _snapshot(line: SnapshotLine, body: bytes) -> Snapshot:
     config = tracefile.config_of(line.config)
+    if line.host_is != fingerprint(config.host):
+        raise ValueError(f"host {config.host.name} is no longer what it was when the snapshot was taken")
     vcpus = len(config.mpidrs)
     base, ram_bytes = config.ram
     if base != RAM_BASE or not MIN_RAM_BYTES <= ram_bytes <= MAX_RAM_BYTES or ram_bytes % PAGE_BYTES:
@@ -300,7 +293,7 @@ def _snapshot(line: SnapshotLine, body: bytes) -> Snapshot:
         ram_bytes=ram_bytes,
         seed=line.config.seed,
     )
-    return Snapshot(setup, _state(line, config, pages))
+    return Snapshot(setup, _state(line, setup, pages))
 
 
 def _memory(line: SnapshotLine, body: bytes, regions: list[Region]) -> tuple[tuple[Segment, ...], dict[int, bytes]]:
@@ -351,13 +344,12 @@ def _region_of(line: tuple[str, str]) -> Region:
     return Region(int(line[0], 16), int(line[1], 16))
 
 
-def _state(line: SnapshotLine, config: Any, pages: dict[int, bytes]) -> MachineState:
-    uart = {name: bytes.fromhex(value) if isinstance(value, str) else value for name, value in msgspec.structs.asdict(line.uart).items()}
+def _state(line: SnapshotLine, setup: Setup, pages: dict[int, bytes]) -> MachineState:
     traps, printed_bytes, at = line.seen
     if any(int(vcpu) not in range(len(line.vcpus)) for vcpu in line.entered):
         raise ValueError("it has exceptions of CPUs that it does not have")
     return MachineState(
-        firmware=tracefile.firmware_of(line.firmware, config),
+        firmware=tracefile.firmware_of(line.firmware, setup.config),
         now_ns=line.now_ns,
         traps=line.traps,
         instructions=line.instructions,
@@ -368,10 +360,11 @@ def _state(line: SnapshotLine, config: Any, pages: dict[int, bytes]) -> MachineS
         numbers=_random_of(line.numbers),
         vcpus=tuple(_vcpu_of(vcpu, line.cpu) for vcpu in line.vcpus),
         current=line.current,
-        console=ConsoleState(uart, bytes.fromhex(line.kept), line.printed_bytes),
+        console=ConsoleState(uart_of(line.uart), bytes.fromhex(line.kept), line.printed_bytes),
         entered={int(vcpu): (int(vector, 16), why) for vcpu, (vector, why) in line.entered.items()},
         system_event=None if line.system_event is None else SystemEvent(SystemEventType[line.system_event[0]], line.system_event[1]),
-        controller=controller_of(line.gic, config.mpidrs),
+        controller=controller_of(line.gic, setup.config.mpidrs),
+        rtc=rtc_of(line.rtc, setup),
         pages=pages,
     )
 

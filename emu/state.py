@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from emu import architecture
 from emu.devices.pl011 import Pl011
+from emu.devices.pl031 import Pl031
 from emu.devices.timer import Timer, VcpuTimers
 from emu.machine import Machine
 from emu.memory import PAGE_BYTES
@@ -66,6 +67,7 @@ class MachineState:
     numbers       the draw that answers RNDR, None while nobody asked
     entered       by vCPU: the vector last entered, and why
     controller    the interrupt controller, None where there is none
+    rtc           the real-time clock
     pages         guest memory that is not as the loader leaves it, by guest physical address
     """
 
@@ -84,6 +86,7 @@ class MachineState:
     entered: dict[int, tuple[int, str]]
     system_event: SystemEvent | None
     controller: Controller | None
+    rtc: Pl031
     pages: dict[int, bytes]
 
 
@@ -115,6 +118,7 @@ def capture(machine: Machine) -> MachineState:
         entered=dict(machine.exceptions.entered),
         system_event=machine.system_event,
         controller=None if machine.interrupts.controller is None else machine.interrupts.controller.copy(),
+        rtc=dataclasses.replace(machine.board.rtc),
         pages=changed(machine.memory.touched(), machine.board.boot.segments),
     )
 
@@ -146,6 +150,7 @@ def adopt_beside(machine: Machine, state: MachineState, firmware: FirmwareState)
     machine.console.kept, machine.console.printed_bytes = state.console.kept, state.console.printed_bytes
     machine.exceptions.entered = dict(state.entered)
     machine.system_event = state.system_event
+    machine.board.rtc = dataclasses.replace(state.rtc)
     machine.interrupts.controller = None if state.controller is None else state.controller.copy()
     machine.vcpus[:] = [_vcpu_of(vcpu) for vcpu in state.vcpus]
 

@@ -100,15 +100,15 @@ def parse_call_point(config: Config, text: str) -> CallPoint:
     return CallPoint(check_function_name(config, match["name"]), int(match["number"] or 1))
 
 
-def parse_until(config: Config, text: str) -> CallPoint | re.Pattern[bytes]:
-    """Read call:NAME#N or console:REGEX."""
+def parse_until(config: Config, text: str, option: str = "--until") -> CallPoint | re.Pattern[bytes]:
+    """Read call:NAME#N or console:REGEX, an option's."""
     if text.startswith("console:"):
         try:
             return re.compile(os.fsencode(text.removeprefix("console:")))
         except (re.error, OverflowError, RecursionError) as error:
-            raise UserError(f"--until {text!r}: not a regular expression: {error}") from None
+            raise UserError(f"{option} {text!r}: not a regular expression: {error}") from None
     if not text.startswith("call:"):
-        raise UserError(f"--until {text!r} is neither call:NAME#N nor console:REGEX")
+        raise UserError(f"{option} {text!r} is neither call:NAME#N nor console:REGEX")
     return parse_call_point(config, text)
 
 
@@ -160,28 +160,36 @@ def parse_smp(text: str) -> tuple[int, ...]:
 
 
 class MachineWords(NamedTuple):
-    """What -machine says: the interrupt controller's version, None for the default, and where the device tree is to be dumped."""
+    """What -machine says.
+
+    gic          the interrupt controller's version, None for the default
+    idle_states  whether the device tree lists idle states
+    dump         where the device tree is to be dumped
+    """
 
     gic: Literal[2, 3] | None
+    idle_states: bool
     dump: Path | None
 
 
 def parse_machine(text: str) -> MachineWords:
-    """Read virt[,gic-version=2|3][,dumpdtb=F]."""
+    """Read virt[,gic-version=2|3][,idle-states=on|off][,dumpdtb=F]."""
     kind, *properties = text.split(",")
     if kind.removeprefix("type=") != "virt":
         raise UserError(f"-machine {kind!r} is not offered; allowed: virt")
     gic: Literal[2, 3] | None = None
-    dump = None
+    idle_states, dump = False, None
     for text_ in properties:
         name, _, value = text_.partition("=")
         if name == "gic-version" and value in _GICS:
             gic = _GICS[value]
+        elif name == "idle-states" and value in ("on", "off"):
+            idle_states = value == "on"
         elif name == "dumpdtb" and value:
             dump = Path(value)
         else:
-            raise UserError(f"-machine virt,{text_} is not offered; allowed: gic-version=2, gic-version=3, dumpdtb=F")
-    return MachineWords(gic, dump)
+            raise UserError(f"-machine virt,{text_} is not offered; allowed: gic-version=2|3, idle-states=on|off, dumpdtb=F")
+    return MachineWords(gic, idle_states, dump)
 
 
 def gic_for(cpus: int, asked: Literal[2, 3] | None) -> Literal[2, 3]:

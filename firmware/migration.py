@@ -94,6 +94,9 @@ def created(like: Config, host: Host, policy: Policy, machine_type: MachineType,
     """
     config = configuration(host, like.mpidrs)
     if policy.kernel_default is not None and "PSCI_VERSION" in host.registers:
+        if policy.kernel_default not in host.versions:
+            told = f"host {host.name} cannot offer PSCI {policy.kernel_default} unasked; it has {_listed(host)}"
+            raise UserError(f"policy {policy.name}: {told}")
         config = dataclasses.replace(config, version=policy.kernel_default)
     kept = {column: getattr(like, column) for column in _OF_THE_VM}
     config = dataclasses.replace(config, **kept)
@@ -107,6 +110,10 @@ def created(like: Config, host: Host, policy: Policy, machine_type: MachineType,
     if "PSCI_VERSION" not in host.registers:
         raise RegisterError(_ENOENT, f"host {host.name} has no version register: PSCI {host.latest} is all it offers, not {version}")
     return fwregs.BY_NAME["PSCI_VERSION"].set(config, version.word, False)
+
+
+def _listed(host: Host) -> str:
+    return ", ".join(map(str, host.versions))
 
 
 _ENOENT: Final = 2

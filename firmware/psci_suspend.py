@@ -79,6 +79,11 @@ def _format(config: Config) -> _Format:
     return _EXTENDED if _is_extended(config) else _ORIGINAL
 
 
+def idle_power_states(config: Config) -> tuple[int, int]:
+    """Return a power_state for standby and one for powerdown of a CPU alone, in the format in force: StateID 0 in both."""
+    return 0, _format(config).powerdown
+
+
 def _power_level(config: Config, power_state: int) -> int:
     if not _is_extended(config):
         return power_state >> _ORIGINAL_LEVEL_SHIFT & HIGHEST_AFFINITY_LEVEL

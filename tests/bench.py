@@ -1,12 +1,13 @@
 """`make bench`: the figures that the README quotes, as ratios of medians within one run.
 
-    python -m tests.bench [trap] [start] [linux] [restore]
+    python -m tests.bench [trap] [start] [linux] [boot] [probe] [restore]
 
 Machines are noisy, so nothing here passes or fails: variants take turns, and only ratios are worth quoting, with QEMU turn by turn.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import statistics
@@ -22,17 +23,22 @@ import unicorn
 from unicorn import arm64_const as arm64
 
 from emu.checkpoint import Checkpoint
+from emu.commands.probe import PROBE, variants
 from emu.engine import Engine
 from emu.memory import MiB, Region
+from emu.probe import groups
+from emu.probe import probe as probed
 from emu.scheduler import Clock
 from emu.state import capture
 from emu.trap import TrapPath
 from firmware.dispatch import Firmware, configuration
 from firmware.hosts import host_named
 from guests import elf_path
+from tests import initramfs
 from tests.flat import SCRATCH, machine_of, move32
 
 _ROUNDS: Final = 9
+_BOOTS: Final = 3  # of what takes seconds
 _LOOPS: Final = 4_000
 _BASE: Final = 0x4000_0000
 _X9: Final = arm64.UC_ARM64_REG_X9
@@ -219,6 +225,46 @@ def _to_line(command: list[str], environment: dict[str, str], line: bytes) -> by
     return printed
 
 
+def boot() -> None:
+    """Compare a boot of four CPUs to user space and power-off with QEMU's, one thread each, on the same kernel and initramfs."""
+    qemu = shutil.which("qemu-system-aarch64")
+    if qemu is None or not _KERNEL.exists():
+        print("Linux to power-off: needs qemu-system-aarch64 and `make kernels`\n")
+        return
+    append = 'console=ttyAMA0 RUN="cat /sys/devices/system/cpu/online"'
+    machine = ["-smp", "4", "-m", "256", "-kernel", str(_KERNEL), "-initrd", str(initramfs.write()), "-append", append]
+    commands = {
+        "psci-emu": [sys.executable, "-m", "emu", "run", "-host", "kvm-6.12", *machine],
+        "QEMU": [qemu, "-M", "virt", "-cpu", "cortex-a57", "-accel", "tcg,thread=single", "-nographic", "-nic", "none", *machine],
+    }
+    taken: dict[str, list[float]] = {name: [] for name in commands}
+    for _ in range(_BOOTS):
+        for name, command in commands.items():
+            before = time.perf_counter()
+            done = subprocess.run(command, check=True, stdin=subprocess.DEVNULL, capture_output=True)
+            assert b"\n0-3\r" in done.stdout, done.stdout[-200:]
+            taken[name].append(time.perf_counter() - before)
+    _compare("Linux, 4 CPUs, to power-off", taken)
+
+
+def probe() -> None:
+    """Tell what each further firmware of a group costs: the whole group's time less that of two of it, one CPU each."""
+    if not _KERNEL.exists():
+        print("probe: needs `make kernels`\n")
+        return
+    options = argparse.ArgumentParser()
+    PROBE.add_options(options)
+    group = max(groups(variants(options.parse_args(["--kernel", str(_KERNEL)]))), key=len)
+    taken: dict[int, list[float]] = {2: [], len(group): []}
+    for _ in range(_BOOTS):
+        for count, seconds in taken.items():
+            before = time.perf_counter()
+            assert [finding.code for finding in probed(group[:count])] == [0] * count
+            seconds.append(time.perf_counter() - before)
+    further = [(all_ - two) / (len(group) - 2) for two, all_ in zip(*taken.values(), strict=True)]
+    print(f"probe: {statistics.median(further) * 1000:.0f} ms for each further firmware of a group of {len(group)}\n")
+
+
 _PAGES_TOUCHED: Final = 16  # and the page of the code
 _CALLS: Final = 19  # and SYSTEM_OFF
 _LOOPS_BETWEEN: Final = 630  # three instructions each
@@ -260,7 +306,7 @@ def restore() -> None:
     print()
 
 
-_BENCHMARKS: Final = {"trap": trap, "start": start, "linux": linux, "restore": restore}
+_BENCHMARKS: Final = {"trap": trap, "start": start, "linux": linux, "boot": boot, "probe": probe, "restore": restore}
 
 
 def main(names: list[str]) -> int:

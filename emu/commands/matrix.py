@@ -54,6 +54,9 @@ def _matrix(options: argparse.Namespace) -> int:
     sources = _hosts("kvm" if options.sources is None else options.sources)
     destinations = sources if options.destinations is None else _hosts(options.destinations)
     if options.explain is not None:
+        for name in ("json", "markdown", "sources", "destinations"):
+            if getattr(options, name):
+                raise UserError(f"--explain is about one pair, and in words: it does not go with --{name}")
         sources, destinations = ([host_of(name).name] for name in options.explain)
         guests = [DEFAULT_GUEST] if guests is None else guests
     jobs = _jobs(options.jobs)

@@ -7,7 +7,7 @@ import dataclasses
 
 from emu import words
 from emu.commands import Command
-from emu.commands.run import add_machine_options, add_version_options, inputs, setup_of
+from emu.commands.run import add_machine_options, add_version_options, inputs, run_to, setup_of
 from emu.hosts import host_of
 from emu.machine import Machine
 from emu.migrate import Moved, destination_of, move
@@ -43,37 +43,53 @@ def _migrate(options: argparse.Namespace) -> int:
     setup = setup_of(options)
     if options.psci is None and not options.fwreg:
         # Nobody asked for a version: it is the kernel's or the machine type's.
-        fresh = created(setup.config, setup.config.host, policy, machine_type, None)
-        setup = dataclasses.replace(setup, config=with_faults(fresh, setup.config.faults))
-    point = words.parse_until(setup.config, options.at)
+        unasked = created(setup.config, setup.config.host, policy, machine_type, None)
+        setup = dataclasses.replace(setup, config=with_faults(unasked, setup.config.faults))
+    point = words.parse_until(setup.config, options.at, "--at")
     like = dataclasses.replace(setup.config, mitigations=(words.parse_host_cpu(options.to_cpu),))
     if options.conduit is None:
         like = dataclasses.replace(like, conduits=words.parse_conduit(host_of(options.to).default_conduit.value)[1])
     asked = setup.config.offered if options.psci is not None else None
-    fresh = destination_of(like, host_of(options.to), policy, machine_type, asked)
+    destination, fresh, why = host_of(options.to), None, ""
+    try:
+        fresh = destination_of(like, destination, policy, machine_type, asked)
+    except UserError as error:
+        why = str(error)
     with session(options, inputs(options), {}) as shown:
         machine = shown.start(setup)
-        outcome = machine.run(point)
+        outcome = run_to(machine, point)
         if outcome.code != ExitCode.OK:
             return shown.finish(outcome)
+        if fresh is None:
+            _new_line(machine)
+            print(f"refused: the destination's VM cannot be created as the guest's owner asked: {why}")
+            return _source_goes_on(shown, machine)
         moved = move(machine, fresh, policy, machine_type, output=shown.output, typed=shown.typed)
         return _go_on(shown, machine, moved)
 
 
 def _go_on(shown: Session, machine: Machine, moved: Moved) -> int:
-    if not machine.console.at_line_start:
-        print()
+    _new_line(machine)
     tell(moved.migration)
     if moved.machine is None:
-        outcome = machine.run()
-        refused = outcome._replace(code=ExitCode.CHECK_FAILED, sentence=f"the move was refused; the source went on: {outcome.sentence}")
-        return shown.finish(refused if outcome.code == ExitCode.OK else outcome)
+        return _source_goes_on(shown, machine)
     shown.show(moved.machine)
     outcome = moved.machine.run()
     found = moved.migration.version_changed or moved.migration.mitigation_lost
     if found and outcome.code == ExitCode.OK:
         outcome = outcome._replace(code=ExitCode.CHECK_FAILED, sentence=f"the guest was changed by the move: {outcome.sentence}")
     return shown.finish(outcome)
+
+
+def _source_goes_on(shown: Session, machine: Machine) -> int:
+    outcome = machine.run()
+    refused = outcome._replace(code=ExitCode.CHECK_FAILED, sentence=f"the move was refused; the source went on: {outcome.sentence}")
+    return shown.finish(refused if outcome.code == ExitCode.OK else outcome)
+
+
+def _new_line(machine: Machine) -> None:
+    if not machine.console.at_line_start:
+        print()
 
 
 MIGRATE = Command(_add_options, _migrate)

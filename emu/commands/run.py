@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import re
 import sys
 from pathlib import Path
 
@@ -14,9 +15,10 @@ from emu.files import protect, write
 from emu.hosts import remark_on
 from emu.machine import Machine
 from emu.memory import DEFAULT_RAM_BYTES, parse_size
-from emu.outcome import ExitCode
+from emu.outcome import ExitCode, Outcome
 from emu.session import add_session_options, session
-from emu.setup import DEFAULT_CPU, Choices, Setup, make
+from emu.setup import DEFAULT_CPU, Choices, Setup, make, with_idle_states
+from emu.words import CallPoint
 from firmware.errors import UserError
 
 _FILES = ("kernel", "bios", "initrd", "dtb", "symbols")
@@ -46,7 +48,7 @@ def add_machine_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--initrd", type=Path, metavar="F", help="initial RAM disk for -kernel")
     parser.add_argument("--dtb", type=Path, metavar="F", help="your device tree in place of the generated one")
     parser.add_argument("--symbols", type=Path, metavar="F", help="names for addresses: vmlinux, System.map or /proc/kallsyms")
-    machine = "virt,gic-version=2|3; of run also dumpdtb=F, which writes the device tree and ends"
+    machine = "virt,gic-version=2|3,idle-states=on|off; of run also dumpdtb=F, which writes the device tree and ends"
     parser.add_argument("--machine", "-M", default="virt", metavar="M", help=machine)
     parser.add_argument("--smp", metavar="N", help=f"1 to {words.MAX_VCPUS} CPUs, or cpus=N,clusters=M")
     parser.add_argument("--mpidr", metavar="LIST", help="MPIDR affinity value of each CPU")
@@ -91,6 +93,12 @@ def run(options: argparse.Namespace) -> int:
         return shown.finish(shown.start(setup).run())
 
 
+def run_to(machine: Machine, point: CallPoint | re.Pattern[bytes]) -> Outcome:
+    """Run to the point that --at names."""
+    outcome = machine.run(point)
+    return outcome._replace(sentence=re.sub(r"\A--until\b", "--at", outcome.sentence))
+
+
 def inputs(options: argparse.Namespace) -> dict[str, Path | None]:
     """Name the files that a machine is started from."""
     return {f"-{name}": getattr(options, name) for name in _FILES}
@@ -118,7 +126,7 @@ def setup_of(options: argparse.Namespace, *, may_dump: bool = False) -> Setup:
         no_reboot=options.no_reboot,
         seed=words.parse_number("--seed", options.seed),
     )
-    return limited(setup, options)
+    return limited(with_idle_states(setup) if machine.idle_states else setup, options)
 
 
 def limited(setup: Setup, options: argparse.Namespace) -> Setup:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from emu import words
 from emu.commands import Command
-from emu.commands.run import add_firmware_options, add_limit_options, add_machine_options, inputs, limited, setup_of
+from emu.commands.run import add_firmware_options, add_limit_options, add_machine_options, inputs, limited, run_to, setup_of
 from emu.lists import show
 from emu.memory import PAGE_BYTES
 from emu.outcome import ExitCode
@@ -31,10 +31,10 @@ def _save(options: argparse.Namespace) -> int:
     if options.at is None:
         raise UserError("nothing says when; give --at call:NAME#N or --at console:REGEX")
     setup = setup_of(options)
-    point = words.parse_until(setup.config, options.at)
+    point = words.parse_until(setup.config, options.at, "--at")
     with session(options, inputs(options), {"the snapshot": options.file}) as shown:
         machine = shown.start(setup)
-        outcome = machine.run(point)
+        outcome = run_to(machine, point)
         if outcome.code == ExitCode.OK:
             take(machine).save(options.file)
         return shown.finish(outcome)
@@ -69,7 +69,8 @@ def _info(options: argparse.Namespace) -> int:
     config, state = snapshot.setup.config, snapshot.state
     smccc = "none" if config.smccc is None else str(config.smccc)
     print(f"host       {config.host.name}, PSCI {config.offered}, SMCCC {smccc}, node's method {snapshot.setup.method}")
-    print(f"machine    {snapshot.setup.cpu}, {len(config.mpidrs)} CPUs, {snapshot.setup.ram_bytes >> 20} MiB, seed {snapshot.setup.seed}")
+    cpus = f"{len(config.mpidrs)} CPU{'s' if len(config.mpidrs) > 1 else ''}"
+    print(f"machine    {snapshot.setup.cpu}, {cpus}, {snapshot.setup.ram_bytes >> 20} MiB, seed {snapshot.setup.seed}")
     print(f"time       {state.now_ns / 1e9:.9f} s, {state.instructions} instructions, {state.traps} calls")
     print(f"memory     {len(state.pages)} pages of {PAGE_BYTES >> 10} KiB are not as they were loaded")
     rows = [
@@ -105,7 +106,7 @@ def _differences(a: Snapshot, b: Snapshot) -> Iterator[str]:
             yield from _pages(mine, its)
         elif field.name == "vcpus" and len(mine) == len(its):
             for index, (vcpu, other) in enumerate(zip(mine, its, strict=True)):
-                for name in vcpu.registers.keys() & other.registers.keys():
+                for name in vcpu.registers:
                     yield from _compared(f"cpu{index} {name}", hex(vcpu.registers[name]), hex(other.registers[name]))
                 rest = [each.name for each in dataclasses.fields(vcpu) if each.name != "registers"]
                 for name in rest:

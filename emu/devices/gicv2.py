@@ -59,7 +59,7 @@ CTLR_ACKCTL: Final = 1 << 2
 CTLR_FIQEN: Final = 1 << 3
 CTLR_CBPR: Final = 1 << 4
 CTLR_EOIMODE: Final = 1 << 9
-_CTLR_MASK: Final = _GROUPS | CTLR_ACKCTL | CTLR_FIQEN | CTLR_CBPR | CTLR_EOIMODE
+CTLR_MASK: Final = _GROUPS | CTLR_ACKCTL | CTLR_FIQEN | CTLR_CBPR | CTLR_EOIMODE
 _GICC_IIDR: Final = 0x0002_043B  # architecture version 2, Arm
 _GROUP_1_PENDING: Final = 1022
 _SOURCE_SHIFT: Final = 10
@@ -160,12 +160,19 @@ class Gicv2:
         best = cpu.bank.highest(cpu.bank.ready(groups))
         ready = self.bank.ready(groups)
         if ready:
-            other = self.bank.highest(
-                sum(1 << intid for intid in range(PRIVATE, INTIDS) if ready >> intid & self.targets[intid] >> vcpu & 1)
-            )
+            other = self.bank.highest(self._aimed_at(vcpu, ready))
             if other is not None and (best is None or other.priority < best.priority):
                 return other
         return best
+
+    def _aimed_at(self, vcpu: int, intids: int) -> int:
+        aimed = 0
+        while intids:
+            bit = intids & -intids
+            if self.targets[bit.bit_length() - 1] >> vcpu & 1:
+                aimed |= bit
+            intids ^= bit
+        return aimed
 
     def _bank_of(self, vcpu: int, intid: int) -> Bank:
         return self.cpus[vcpu].bank if intid < PRIVATE else self.bank
@@ -173,7 +180,9 @@ class Gicv2:
     # ---- distributor
 
     def read_distributor(self, offset: int, size_bytes: int, vcpu: int) -> int:
-        """Read 1, 2 or 4 bytes as one vCPU does, whose SGIs and PPIs are its own; what is not there reads 0."""
+        """Read 1, 2 or 4 bytes as one vCPU does, whose SGIs and PPIs are its own; what is not there, or not aligned, reads 0."""
+        if offset % size_bytes:
+            return 0
         if GICD_ITARGETSR <= offset < GICD_ITARGETSR + INTIDS:
             first = offset - GICD_ITARGETSR
             return int.from_bytes(bytes(self._target(vcpu, intid) for intid in range(first, first + size_bytes)), "little")
@@ -199,7 +208,9 @@ class Gicv2:
         return 1 << vcpu if intid < PRIVATE else self.targets[intid]
 
     def write_distributor(self, offset: int, size_bytes: int, value: int, vcpu: int) -> None:
-        """Write 1, 2 or 4 bytes as one vCPU does; what is not there ignores it."""
+        """Write 1, 2 or 4 bytes as one vCPU does; what is not there, or not aligned, ignores it."""
+        if offset % size_bytes:
+            return
         cpu, content = self.cpus[vcpu], value.to_bytes(8, "little")[:size_bytes]
         if GICD_ITARGETSR <= offset < GICD_ITARGETSR + INTIDS:
             for intid, targets in enumerate(content, offset - GICD_ITARGETSR):
@@ -255,7 +266,7 @@ class Gicv2:
             GICC_BPR: own.bpr0,
             GICC_RPR: own.running_priority,
             GICC_ABPR: own.bpr1,
-            GICC_APR0: own.ap0 | own.ap1,
+            GICC_APR0: own.ap0,
             GICC_NSAPR0: own.ap1,
             GICC_IIDR: _GICC_IIDR,
         }
@@ -268,7 +279,7 @@ class Gicv2:
         if size_bytes != 4:
             return
         if offset == GICC_CTLR:
-            cpu.ctlr = value & _CTLR_MASK
+            cpu.ctlr = value & CTLR_MASK
             own.ctlr = own.ctlr & ~1 | bool(value & CTLR_CBPR)
         elif offset == GICC_PMR:
             own.pmr = value & 0xF8

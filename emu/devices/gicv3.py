@@ -41,7 +41,7 @@ _CTLR_ARE_DS: Final = 0x50
 _TYPER: Final = INTIDS // 32 - 1 | 0xF << 19 | 1 << 24 | 1 << 25
 _TYPER_RSS: Final = 1 << 26
 _IIDR: Final = 0x43B  # Arm
-_ROUTER_MASK: Final = 0xFF_00FF_FFFF  # without Interrupt_Routing_Mode: No1N
+ROUTER_MASK: Final = 0xFF_00FF_FFFF  # without Interrupt_Routing_Mode: No1N
 
 # Redistributor, RD_base.
 GICR_IIDR: Final = 0x0004
@@ -182,7 +182,7 @@ class Gicv3:
             if size_bytes == 4 and offset % 4 == 0:
                 intid, shift = (offset - GICD_IROUTER) // 8, 8 * (offset % 8)
                 kept = self.router[intid] & ~(0xFFFF_FFFF << shift)
-                self.router[intid] = (kept | (value & 0xFFFF_FFFF) << shift) & _ROUTER_MASK
+                self.router[intid] = (kept | (value & 0xFFFF_FFFF) << shift) & ROUTER_MASK
         elif 0x80 <= offset < GICD_IROUTER:
             self.bank.write(offset, size_bytes, value)
         elif offset == GICD_CTLR and size_bytes == 4:

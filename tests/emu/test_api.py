@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -215,7 +216,7 @@ def test_a_machine_goes_on_from_a_file_in_another_machine(tmp_path: Path) -> Non
     machine.run_until(call="CPU_ON")
     printed = machine.console
 
-    machine.snapshot().save(tmp_path / "race.snapshot")
+    machine.snapshot().save(str(tmp_path / "race.snapshot"))
     other = Machine.load(tmp_path / "race.snapshot")
 
     assert other.cpu[1].state is machine.cpu[1].state
@@ -257,3 +258,37 @@ def test_a_machine_whose_move_is_refused_goes_on_where_it_was() -> None:
     assert [(step.register, step.errno) for step in moved.refusals] == [("PSCI_VERSION", "EINVAL")]
     assert machine.run().sentence == "system off"
     assert "round 4: PSCI 1.3" in machine.console
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"kernel": elf_path("race"), "smp": 5, "host": "kvm-6.12"},
+        {"kernel": elf_path("version-loop"), "host": "kvm-4.16"},
+        {"kernel": elf_path("version-loop"), "host": "kvm-6.12", "memory": "64M"},
+        {"kernel": elf_path("version-loop"), "host": "kvm-6.12", "cpu": "max"},
+    ],
+    ids=["program", "host", "memory", "cpu"],
+)
+def test_a_snapshot_of_another_machine_makes_this_one_that(other: dict[str, Any]) -> None:
+    first = Machine(kernel=elf_path("version-loop"), host="kvm-6.12", append="rounds=3")
+    first.run_until(call="PSCI_VERSION")
+    kept = first.snapshot()
+    second = Machine(**other)
+
+    second.restore(kept)
+
+    assert (second.run(), second.console) == (first.run(), first.console)
+    assert len(second.cpu) == 1
+
+
+def test_a_snapshot_from_before_a_move_goes_back_to_the_source() -> None:
+    machine = Machine(kernel=elf_path("version-loop"), host="kvm-4.16", append="rounds=3")
+    machine.run_until(call="PSCI_VERSION")
+    kept = machine.snapshot()
+    assert machine.migrate("kvm-4.15", "do-nothing").accepted
+
+    machine.restore(kept)
+
+    machine.run()
+    assert machine.console.splitlines()[-1].startswith("round 3: PSCI 1.0, SMCCC 1.1")

@@ -88,6 +88,13 @@ def echoes() -> list[Part]:
 UART_BASE: Final = 0x0900_0000
 
 
+@pytest.mark.parametrize("arguments", [["hosts"], ["regs"], ["hosts", "diff", "xen", "bao"], ["guests"]])
+def test_a_table_for_a_closed_standard_output_is_no_mistake_of_ours(arguments: list[str]) -> None:
+    ran = ends(["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-m", "emu", *arguments])
+
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, b"", b"")
+
+
 # ---- signals
 
 

@@ -86,7 +86,22 @@ SENTENCES: Final[dict[tuple[str, ...], str]] = {
     ("-m", "999T"): "-m 999T is above what is allowed: 1 MiB to 255 GiB of RAM",
     ("-cpu", "cortex-a58"): "unknown CPU model 'cortex-a58'; did you mean cortex-a57?",
     ("-machine", "pc"): "-machine 'pc' is not offered; allowed: virt",
-    ("-machine", "virt,gic-version=4"): "-machine virt,gic-version=4 is not offered; allowed: gic-version=2, gic-version=3, dumpdtb=F",
+    (
+        "-machine",
+        "virt,gic-version=4",
+    ): "-machine virt,gic-version=4 is not offered; allowed: gic-version=2|3, idle-states=on|off, dumpdtb=F",
+    (
+        "-machine",
+        "virt,idle-states=on",
+        "-dtb",
+        "F",
+    ): "-machine virt,idle-states=on is about our own device tree; with -dtb it is yours that says",
+    (
+        "-machine",
+        "virt,idle-states=on",
+        "-psci",
+        "none",
+    ): "-machine virt,idle-states=on lists states that PSCI enters, and -psci none has none",
     ("-serial", "tcp:1"): "-serial 'tcp:1' is not offered; allowed: stdio, file:F, none",
     ("-serial", "file:/nonexistent/x"): "-serial file:/nonexistent/x cannot be written: No such file or directory",
     ("-D", "/nonexistent/x", "-d", "psci"): "-D /nonexistent/x cannot be written: No such file or directory",
@@ -348,3 +363,27 @@ def test_no_output_overwrites_another(refuse: Refuse, tmp_path: Path) -> None:
 
 def test_the_null_device_takes_every_output(kernel: str) -> None:
     assert main(["run", "-kernel", kernel, "-D", os.devnull, "--trace", os.devnull, "-serial", f"file:{os.devnull}"]) == 0
+
+
+@pytest.mark.parametrize("group", ["snapshot"])
+def test_a_command_of_two_words_is_refused_with_its_second_words(refuse: Refuse, group: str) -> None:
+    offered = [name for name in _COMMANDS if name.startswith(f"{group} ")]
+
+    assert refuse(command=(group,)) == f"{group} is no command by itself; offered: {', '.join(offered)}"
+    assert refuse(command=(group, "frob")) == f"unknown command '{group} frob'; did you mean snapshot info?"
+
+
+def test_a_group_of_commands_tells_its_own(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["snapshot", "--help"]) == ExitCode.OK
+
+    out, err = capfd.readouterr()
+    assert [line.split()[:2] for line in out.splitlines() if line.startswith("  ")] == [
+        ["snapshot", word] for word in ("save", "load", "info", "diff")
+    ]
+    assert err == ""
+
+
+@pytest.mark.parametrize("command", [("snapshot", "save", "x.snapshot"), ("migrate", "-from", "kvm-6.12", "-to", "kvm-6.12")])
+@pytest.mark.parametrize("point", ["console:(", "tomorrow"])
+def test_a_wrong_point_is_refused_under_the_name_of_its_option(refuse: Refuse, kernel: str, command: tuple[str, ...], point: str) -> None:
+    assert refuse("-at", point, "-kernel", kernel, command=command).startswith(f"--at {point!r}")

@@ -102,6 +102,7 @@ def test_the_nodes_are_those_of_qemus_virt(tmp_path: Path, gic: Literal[2, 3]) -
     assert node(ours, "memory@40000000") == node(theirs, "memory@40000000")
     assert node(ours, "apb-pclk") == node(theirs, "apb-pclk")
     assert node(ours, "serial@9000000") == node(theirs, "pl011@9000000")
+    assert node(ours, "rtc@9010000") == node(theirs, "pl031@9010000")
     assert re.sub("phandle.*", "", node(ours, "cpu@1") or "") == re.sub("phandle.*", "", node(theirs, "cpu@1") or "")
 
 
@@ -139,17 +140,43 @@ def test_psci_0_1_is_described_by_its_own_string_and_the_hosts_ids() -> None:
 
 
 @dtc
+@pytest.mark.parametrize("mpidrs", [(0,), (0, 1)])
+def test_idle_states_are_listed_where_they_are_asked_for(mpidrs: tuple[int, ...]) -> None:
+    blob = build(replace(SPEC, mpidrs=mpidrs, idle_states=(0, 0x4000_0000)))
+
+    for mpidr in mpidrs:
+        assert (node(blob, f"cpu@{mpidr}") or "").split("\n")[:4] == [
+            'compatible = "arm,cortex-a53";',
+            "cpu-idle-states = <0x8002 0x8003>;",
+            'device_type = "cpu";',
+            'enable-method = "psci";',
+        ]
+    assert 'idle-states {\n\t\t\tentry-method = "psci";' in source(blob)
+    assert (node(blob, "cpu-sleep") or "").split("\n") == [
+        "arm,psci-suspend-param = <0x40000000>;",
+        'compatible = "arm,idle-state";',
+        "entry-latency-us = <0x64>;",
+        "exit-latency-us = <0x64>;",
+        "min-residency-us = <0x1f4>;",
+        "phandle = <0x8003>;",
+    ]
+    assert "arm,psci-suspend-param = <0x00>;" in (node(blob, "cpu-retention") or "")
+    assert "idle-states" not in source(build(replace(SPEC, mpidrs=mpidrs)))
+
+
+@dtc
 def test_without_firmware_there_is_neither_a_psci_node_nor_an_enable_method() -> None:
     assert "psci" not in source(build(replace(SPEC, psci=None)))
 
 
 @dtc
-def test_without_an_interrupt_controller_there_is_no_timer_and_the_uarts_interrupt_goes_nowhere() -> None:
+def test_without_an_interrupt_controller_there_is_no_timer_and_interrupts_go_nowhere() -> None:
     text = source(build(SPEC))
 
     assert "timer" not in text
     assert "interrupt-controller" not in text
     assert "interrupts-extended = <0x00>;" in text
+    assert "interrupts =" not in text
 
 
 @dtc
@@ -184,11 +211,11 @@ def test_any_command_line_is_passed_on_as_its_bytes(bootargs: str) -> None:
 
 
 SPECS = [
-    replace(SPEC, gic=gic, mpidrs=mpidrs, psci=psci_node(version, "hvc", IDS_0_1, strings), initrd=initrd)
+    replace(SPEC, gic=gic, mpidrs=mpidrs, psci=psci_node(version, "hvc", IDS_0_1, strings), initrd=initrd, idle_states=idle)
     for gic in (None, 2, 3)
     for mpidrs in ((0,), (0, 1, 0x100, 0x101), (0, 0x1_0000_0100))
     for version, strings in ((None, None), ((0, 1), None), ((0, 2), None), ((1, 3), None), ((1, 3), ("arm,psci-0.2",)))
-    for initrd in (None, Region(0x4400_0000, 100))
+    for initrd, idle in ((None, None), (Region(0x4400_0000, 100), None), (None, (0, 0x1_0000)))
 ]
 
 
@@ -205,7 +232,8 @@ TINY = build(replace(SPEC, bootargs=""))
 
 @dtc
 def test_the_machines_own_tree_amended_is_the_machines_own_tree() -> None:
-    assert source(amend(build(SPEC), SPEC, psci_keep=False)) == source(build(SPEC))
+    for spec in (SPEC, replace(SPEC, gic=2), replace(SPEC, gic=3, idle_states=(0, 0x1_0000))):
+        assert source(amend(build(spec), replace(spec, idle_states=None), psci_keep=False)) == source(build(spec))
 
 
 @dtc

@@ -230,3 +230,10 @@ def test_a_good_file_with_one_value_of_another_kind_is_a_host_or_refused(tmp_pat
     value = data.draw(VALUES)
 
     use(write(tmp_path, f'based-on = "{data.draw(st.sampled_from([*HOSTS]))}"\n{key} = {toml(value)}\n'))
+
+
+def test_a_register_that_is_listed_twice_is_refused_by_name(tmp_path: Path) -> None:
+    path = write(tmp_path, 'based-on = "kvm-6.12"\nregisters = ["PSCI_VERSION", "STD_BMAP", "PSCI_VERSION"]\n')
+
+    with pytest.raises(InputError, match=r"mine\.toml: registers: 'PSCI_VERSION' is there 2 times"):
+        read_host(path)

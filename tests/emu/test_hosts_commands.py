@@ -6,7 +6,7 @@ import pytest
 
 from emu.cli import main
 from emu.hostdiff import Row, differences
-from emu.hostpage import columns
+from emu.hostpage import columns, tell
 from firmware.hosts import HOSTS, host_named
 
 
@@ -101,3 +101,12 @@ def test_what_cannot_be_shown_is_one_sentence(capfd: pytest.CaptureFixture[str],
     out, err = capfd.readouterr()
     assert out == ""
     assert err.count("\n") == 1
+
+
+def test_what_smc_gets_from_a_stable_release_is_told_only_where_it_was_read(capfd: pytest.CaptureFixture[str]) -> None:
+    unread = HOSTS["kvm-4.17"].evolve(name="unread", cite="a test").leave_unknown("undispatched")
+
+    tell(unread)
+
+    line = next(line for line in capfd.readouterr().out.splitlines() if line.startswith("PSCI_VERSION  "))
+    assert line.split("x3=0x0")[1].strip() == "unknown (as if NOT_SUPPORTED)"

@@ -372,6 +372,7 @@ def test_a_powerdown_state_resumes_at_its_entry_point_with_its_context(bench: Be
     assert code == 2
     assert kept(machine)[1] == CONTEXT
     assert kept(machine)[0] == 0  # all other state is lost
+    assert kept(machine)[2] == 0b101  # but for the timer, which has woken it: ENABLE, ISTATUS
 
 
 @pytest.mark.parametrize("extended", [False, True])

@@ -138,6 +138,8 @@ def test_a_pair_is_explained_register_by_register_with_the_rules_source(capfd: p
     assert out.startswith("kvm-6.13 to kvm-6.12, guest default, policy pseudo-register: what was merged")
     assert re.search(r"PSCI_VERSION +0x10003 +sent +EINVAL", out)
     assert "512865d83fd9" in out
+    for register, commit in (("WORKAROUND_1", "99adb567632b"), ("WORKAROUND_3", "a5905d6af492"), ("STD_BMAP", "05714cab7d63")):
+        assert re.search(rf"{register} .* accepted +Linux commit {commit}", out)
     assert "refused: PSCI_VERSION EINVAL" in out
 
 
@@ -152,6 +154,8 @@ def test_a_pair_is_explained_register_by_register_with_the_rules_source(capfd: p
         (("-source-cpu", "slow"), "unknown CPU property 'slow'"),
         (("-explain", "kvm-6.12"), "-explain needs 2 values"),
         (("-json", "-markdown"), "not allowed with argument"),
+        (("-explain", "kvm-6.12", "kvm-6.13", "-json"), "--explain is about one pair, and in words: it does not go with --json"),
+        (("-explain", "kvm-6.12", "kvm-6.13", "-sources", "xen"), "it does not go with --sources"),
     ],
 )
 def test_a_wrong_word_is_refused_in_one_sentence(arguments: tuple[str, ...], sentence: str, capfd: pytest.CaptureFixture[str]) -> None:
@@ -217,6 +221,8 @@ def test_a_policy_from_a_file_is_moved_live_too(tmp_path: Path, capfd: pytest.Ca
         ),
         ("based-on = 'qemu-10'\nwithholds = 'PSCI_VERSION'", "withholds: 'PSCI_VERSION' is not a list"),
         ("based-on = 'qemu-10'\nkernel-default = 2", "kernel-default: 2 is not a string"),
+        ("based-on = 'qemu-10'\nname = ''", "name: '' is not a line of printable characters"),
+        ("based-on = 'qemu-10'\nsummary = \"a\\nb\"", "summary: 'a\\nb' is not a line"),
         ("based-on = 'qemu-10'\nmachine-types = {}", "machine-types: {} is not a table"),
         ("based-on = 'qemu-10", "is not TOML"),
     ],

@@ -241,7 +241,7 @@ def test_the_trace_of_a_move_replays(migrate: Run, tmp_path: Path, capfd: pytest
         (("-to", "kvm-6.13", "-at", "call:CPU_ON"), "--from is missing"),
         (("-from", "kvm-6.12", "-at", "call:CPU_ON"), "--to is missing"),
         (("-from", "kvm-6.12", "-to", "kvm-9.99", "-at", "call:CPU_ON"), "host 'kvm-9.99' is not known"),
-        (("-from", "kvm-6.12", "-to", "kvm-6.13", "-at", "CPU_ON"), "--until 'CPU_ON' is neither"),
+        (("-from", "kvm-6.12", "-to", "kvm-6.13", "-at", "CPU_ON"), "--at 'CPU_ON' is neither"),
         (("-from", "kvm-6.12", "-to", "kvm-6.13", "-at", "call:CPU_OM"), "unknown function 'CPU_OM'; did you mean CPU_ON?"),
         (
             ("-from", "kvm-6.12", "-to", "kvm-6.13", "-at", "call:CPU_ON", "-policy", "qemu-12"),
@@ -263,5 +263,18 @@ def test_a_point_that_does_not_come_is_a_failed_check(migrate: Run) -> None:
     code, out, err = migrate("-kernel", str(elf_path("prober")), "-from", "kvm-6.12", "-to", "kvm-6.13", "-at", "call:CPU_FREEZE")
 
     assert code == 100
-    assert "--until was not met" in err
+    assert err.startswith("psci-emu: --at was not met: system off")
     assert "accepted" not in out
+
+
+def test_where_the_destinations_vm_cannot_be_created_the_source_goes_on(migrate: Run) -> None:
+    move = ("-from", "kvm-6.13", "-to", "kvm-4.16", "-psci", "0.2", "-policy", "qemu-11", "-at", "call:PSCI_VERSION#2")
+
+    code, out, err = migrate("-kernel", str(elf_path("version-loop")), "-append", "rounds=3", *move)
+
+    assert code == 100
+    assert (
+        "refused: the destination's VM cannot be created as the guest's owner asked: ENOENT: host kvm-4.16 has no version register" in out
+    )
+    assert out.splitlines()[-1].startswith("round 3: PSCI 0.2")
+    assert "the move was refused; the source went on: system off" in err

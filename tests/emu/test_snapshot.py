@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -15,6 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emu import architecture, snapshot
+from emu.cli import main
+from emu.devices.pl031 import Pl031
 from emu.machine import Machine
 from emu.observer import Observer
 from emu.outcome import Outcome
@@ -245,6 +248,14 @@ def test_what_is_read_is_what_was_written(folder: Path) -> None:
     assert b"".join(parts(first.setup, first.setup.boot, first.state)) == kept_file()
 
 
+def test_a_snapshot_that_says_nothing_of_the_real_time_clock_has_a_new_one(folder: Path) -> None:
+    path = folder / "earlier.snapshot"
+    path.write_bytes(with_header(lambda header: header.pop("rtc")))
+
+    taken = read(path)
+    assert taken.state.rtc == Pl031(taken.setup.wall_clock_s)
+
+
 @given(at=st.integers(0, 1 << 30), bit=st.integers(0, 7))
 @settings(derandomize=True, database=None, deadline=None, max_examples=300)
 def test_a_flipped_bit_is_noticed(at: int, bit: int, folder: Path) -> None:
@@ -353,3 +364,32 @@ def test_memory_that_hardly_packs_at_all_and_memory_that_packs_too_well_are_both
     taken = take(machine)
 
     assert through_a_file(taken, folder).state == taken.state
+
+
+def test_the_registers_in_which_two_snapshots_differ_are_told_in_the_order_of_the_architecture(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for number in (1, 2):
+        arguments = ("-kernel", str(elf_path("version-loop")), "-at", f"call:PSCI_VERSION#{number}")
+        assert main(["snapshot", "save", str(tmp_path / str(number)), *arguments]) == 0
+    capfd.readouterr()
+
+    assert main(["snapshot", "diff", str(tmp_path / "1"), str(tmp_path / "2")]) == 100
+
+    told = re.findall(r"^cpu0 (x\d+):", capfd.readouterr().out, re.MULTILINE)
+    assert told == sorted(told, key=lambda name: int(name[1:]))
+    assert len(told) > 4
+
+
+@pytest.mark.parametrize("now", ['latest = "1.0"', 'node-compatible = ["arm,psci-0.2"]', 'serves = { remove = ["AFFINITY_INFO"] }'])
+def test_a_host_of_the_users_own_that_has_changed_is_refused(now: str, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.toml"
+    mine.write_text('based-on = "kvm-6.12"\nnode-compatible = ["arm,psci"]\n')
+    kept = take(Machine(setup_of("version-loop", str(mine))))
+    kept.save(tmp_path / "kept")
+    assert read(tmp_path / "kept").setup.config.host.name == str(mine)
+
+    mine.write_text(f'based-on = "kvm-6.12"\n{now}\n')
+
+    with pytest.raises(InputError, match=r"mine\.toml is no longer what it was when the snapshot was taken"):
+        read(tmp_path / "kept")

@@ -14,6 +14,7 @@ import pytest
 
 from firmware.abi import PSCI_0_1, PSCI_0_2, PSCI_1_0, PSCI_1_1, PSCI_1_3, Version
 from firmware.dispatch import configuration
+from firmware.errors import UserError
 from firmware.host import Config, Mitigations
 from firmware.hosts import HOSTS, host_named
 from firmware.migration import Migration, created, plan
@@ -305,3 +306,12 @@ def test_a_refused_move_changes_no_configuration_and_shows_no_view() -> None:
     migration = _move("kvm-6.13", "kvm-6.12")
 
     assert (migration.accepted, migration.config, migration.after, migration.losses) == (False, None, None, ())
+
+
+@pytest.mark.parametrize("version", [PSCI_0_1, PSCI_1_3])
+def test_a_kernels_default_is_a_version_that_it_has(version: Version) -> None:
+    policy = dataclasses.replace(PSEUDO_REGISTER, name="mine", kernel_default=version)
+    host = host_named("kvm-6.12")
+
+    with pytest.raises(UserError, match=rf"policy mine: host kvm-6\.12 cannot offer PSCI {version} unasked; it has 0\.2, 1\.0, 1\.1"):
+        created(configuration(host), host, policy, policy.machine_types[0], None)

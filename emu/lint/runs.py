@@ -1,0 +1,114 @@
+"""One run of a guest, kept as a `Trace`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from emu.lint.firmwares import Firmware
+from emu.lint.onetrace import SCRIBBLE
+from emu.lint.trace import Call, Site, Trace, read_tree
+from emu.loader import Kind
+from emu.machine import Machine
+from emu.observer import Observer
+from emu.outcome import ExitCode, Outcome
+from emu.symbols import Symbols
+from emu.trace import Text
+from emu.trap import Record
+from firmware.abi import PowerState
+from firmware.trap import EntryState, Resume
+
+_MOST_CALLS: Final = 20_000
+LAST_PRINTED_BYTES: Final = 1 << 16  # rules look at how it ended
+# How much below the stack pointer is overwritten. AAPCS64 has no red zone: what is there is anybody's, an interrupt's for one.
+_SCRIBBLED_BYTES: Final = 512
+_SCRIBBLES: Final = SCRIBBLE.to_bytes(8, "little") * (_SCRIBBLED_BYTES // 8)
+
+
+class Runner:
+    """Run one guest, again and again; names for its addresses are looked up once."""
+
+    def __init__(self) -> None:
+        self._symbols: Symbols | None = None
+
+    def run(self, firmware: Firmware) -> Trace:
+        """Run the guest on a firmware to its end, the setup's limits, or so many calls that more would tell no more."""
+        machine = Machine(firmware.setup)
+        symbols = machine.board.symbols
+        if machine.board.boot.kind is not Kind.IMAGE:  # a Linux Image's names depend on where it went
+            symbols = self._symbols = self._symbols or symbols
+        notes = _Notes(machine, symbols)
+        if firmware.scribbles:
+            _scribble(machine)
+        outcome = machine.run()
+        if len(notes.calls) >= _MOST_CALLS and outcome.code == ExitCode.INTERRUPTED:
+            outcome = Outcome(ExitCode.LIMIT, f"limit reached: {_MOST_CALLS} calls")
+        return Trace(
+            firmware=firmware.words,
+            tree=read_tree(machine.board.device_tree, "the device tree"),
+            calls=tuple(notes.calls),
+            cpus_up=len(notes.started),
+            console=notes.printed.decode("utf-8", "backslashreplace"),
+            code=int(outcome.code),
+            sentence=outcome.sentence,
+        )
+
+
+class _Notes(Observer):
+    """Keep what a trace is made of."""
+
+    def __init__(self, machine: Machine, symbols: Symbols) -> None:
+        self._machine = machine
+        self._symbols = symbols
+        self._text = Text(machine.trap_path.names.get, symbols)
+        self._sites: dict[int, Site] = {}
+        self.calls: list[Call] = []
+        self.printed = bytearray()
+        self.started = {0}
+        machine.observe(self, calls=None)
+
+    def call(self, record: Record) -> None:
+        if len(self.calls) >= _MOST_CALLS:
+            self._machine.interrupted = True
+            return
+        engine = self._machine.engine
+        place = self._symbols.caller(record.pc, engine.x[30].get(), engine.x[29].get(), engine.read_virtual)
+        if place not in self._sites:
+            self._sites[place] = Site(place, self._symbols.resolve(place), place if place == record.pc else place - 4)
+        self.calls.append(judged(record, self._sites[place], self._text.exchange(record)))
+
+    def console(self, text: bytes) -> None:
+        self.printed += text
+        if len(self.printed) > 2 * LAST_PRINTED_BYTES:
+            del self.printed[:-LAST_PRINTED_BYTES]
+
+    def entry(self, vcpu: int, entry: EntryState, before: PowerState, after: PowerState) -> None:
+        del entry, before, after
+        self.started.add(vcpu)
+
+
+def judged(record: Record, site: Site, words: str) -> Call:
+    """Return a call as rules see it."""
+    trap, reply = record.trap, record.reply
+    return Call(
+        vcpu=trap.vcpu,
+        conduit=trap.conduit.value,
+        imm=trap.imm,
+        x=trap.regs,
+        function=None if record.function is None else record.function.name,
+        returned=dict(reply.regs).get(0) if reply.resume in (Resume.NEXT, Resume.WAIT) else None,
+        undefined=reply.resume is Resume.UNDEF,
+        site=site,
+        words=words,
+    )
+
+
+def _scribble(machine: Machine) -> None:
+    """Overwrite what is below the stack pointer, before every block."""
+    engine, memory, size_bytes = machine.engine, machine.memory, _SCRIBBLED_BYTES
+
+    def block(_address: int, _size_bytes: int) -> None:
+        start = engine.sp.get() - size_bytes
+        if machine.board.ram.base <= start and start + size_bytes <= machine.board.ram.end and not start % 8:
+            memory.write(start, _SCRIBBLES)
+
+    engine.hook_blocks(block)

@@ -1,0 +1,688 @@
+"""The rules of a GICv2, by name (Arm IHI 0048); tests/emu/devices/test_gicv2_oracle.py compares whole histories."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+
+import pytest
+
+from emu.devices.gicv2 import (
+    CTLR_ACKCTL,
+    CTLR_CBPR,
+    CTLR_EOIMODE,
+    CTLR_FIQEN,
+    GICC_ABPR,
+    GICC_AEOIR,
+    GICC_AHPPIR,
+    GICC_AIAR,
+    GICC_APR0,
+    GICC_BPR,
+    GICC_CTLR,
+    GICC_DIR,
+    GICC_EOIR,
+    GICC_HPPIR,
+    GICC_IAR,
+    GICC_IIDR,
+    GICC_NSAPR0,
+    GICC_PMR,
+    GICC_RPR,
+    GICD_CPENDSGIR,
+    GICD_CTLR,
+    GICD_IIDR,
+    GICD_ITARGETSR,
+    GICD_SGIR,
+    GICD_SPENDSGIR,
+    GICD_TYPER,
+    INTIDS,
+    MOST_VCPUS,
+    CpuInterface,
+    Gicv2,
+)
+from emu.devices.gicv3_bank import ICACTIVER, ICENABLER, ICFGR, ICPENDR, IGROUPR, IPRIORITYR, ISACTIVER, ISENABLER, ISPENDR
+from emu.devices.gicv3_interface import SPURIOUS
+
+SPI, TIMER = 33, 27
+HIGH, MIDDLE, LOW = 0x40, 0x80, 0xA0
+GROUP_1_PENDING = 1022
+LIST, OTHERS, SELF = 0, 1, 2
+SPI_BIT = 1 << SPI - 32
+
+
+def new(vcpus: int) -> Gicv2:
+    return Gicv2([CpuInterface() for _ in range(vcpus)])
+
+
+def controller(vcpus: int = 2, ctlr: int = 1) -> Gicv2:
+    """Return a controller set up as Linux does: everything enabled, group 0 at priority 0xA0, SPIs to the first vCPU."""
+    gic = new(vcpus)
+    gic.write_distributor(GICD_CTLR, 4, ctlr & 3, 0)
+    for offset in range(32, INTIDS, 4):
+        gic.write_distributor(GICD_ITARGETSR + offset, 4, 0x0101_0101, 0)
+        gic.write_distributor(IPRIORITYR + offset, 4, 0xA0A0_A0A0, 0)
+    for word in range(1, INTIDS // 32):
+        gic.write_distributor(ISENABLER + 4 * word, 4, 0xFFFF_FFFF, 0)
+    for vcpu in range(vcpus):
+        gic.write_distributor(ISENABLER, 4, 0xFFFF_FFFF, vcpu)
+        for offset in range(0, 32, 4):
+            gic.write_distributor(IPRIORITYR + offset, 4, 0xA0A0_A0A0, vcpu)
+        write(gic, GICC_PMR, 0xF0, vcpu)
+        write(gic, GICC_CTLR, ctlr, vcpu)
+    return gic
+
+
+def read(gic: Gicv2, offset: int, vcpu: int = 0) -> int:
+    return gic.read_cpu_interface(offset, 4, vcpu)
+
+
+def write(gic: Gicv2, offset: int, value: int, vcpu: int = 0) -> None:
+    gic.write_cpu_interface(offset, 4, value, vcpu)
+
+
+def distributor(gic: Gicv2, offset: int, vcpu: int = 0) -> int:
+    return gic.read_distributor(offset, 4, vcpu)
+
+
+def signalled(gic: Gicv2) -> list[int]:
+    return [vcpu for vcpu in range(len(gic.cpus)) if gic.signals(vcpu)]
+
+
+def send(gic: Gicv2, sender: int, sgi: int, targets: int = 0, where: int = LIST) -> None:
+    gic.write_distributor(GICD_SGIR, 4, where << 24 | targets << 16 | sgi, sender)
+
+
+def set_group(gic: Gicv2, group: int, *intids: int) -> None:
+    for intid in intids:
+        offset, bit = IGROUPR + intid // 32 * 4, 1 << intid % 32
+        gic.write_distributor(offset, 4, distributor(gic, offset) & ~bit | bit * group, 0)
+
+
+def set_priority(gic: Gicv2, intid: int, priority: int, vcpu: int = 0) -> None:
+    gic.write_distributor(IPRIORITYR + intid, 1, priority, vcpu)
+
+
+# ---- identification
+
+
+@pytest.mark.parametrize("vcpus", range(1, MOST_VCPUS + 1))
+def test_the_distributor_says_how_many_interrupts_and_cpu_interfaces_there_are(vcpus: int) -> None:
+    assert distributor(new(vcpus), GICD_TYPER, vcpus - 1) == (vcpus - 1) << 5 | 8
+
+
+def test_reset_values() -> None:
+    gic = new(2)
+    interface = (GICC_CTLR, GICC_PMR, GICC_BPR, GICC_RPR, GICC_ABPR, GICC_APR0, GICC_NSAPR0, GICC_IIDR)
+
+    assert distributor(gic, GICD_CTLR) == 0
+    assert distributor(gic, GICD_IIDR) == 0x43B
+    assert [distributor(gic, 0xFD0 + 4 * n) for n in range(12)] == [0x04, 0, 0, 0, 0x90, 0xB4, 0x2B, 0, 0x0D, 0xF0, 0x05, 0xB1]
+    assert [distributor(gic, register) for register in (IGROUPR, ISENABLER, ICENABLER, ISPENDR, ISACTIVER)] == [0, 0xFFFF, 0xFFFF, 0, 0]
+    assert [distributor(gic, ICFGR + 4 * n) for n in range(3)] == [0xAAAA_AAAA, 0, 0]
+    assert [read(gic, register, 1) for register in interface] == [0, 0, 2, 0xFF, 3, 0, 0, 0x0002_043B]
+
+
+def test_what_is_not_there_reads_zero_and_ignores_writes() -> None:
+    gic = controller()
+    before = copy.deepcopy(gic)
+
+    for offset in (
+        0xC,
+        0x7C,
+        0xA4,
+        0x124,
+        0x1A4,
+        0x224,
+        0x2A4,
+        0x324,
+        0x3A4,
+        0x520,
+        0x920,
+        0xBFC,
+        0xC48,
+        0xD00,
+        0xEFC,
+        0xF04,
+        0xF30,
+        0xFCC,
+    ):
+        gic.write_distributor(offset, 4, 0xFFFF_FFFF, 0)
+        assert distributor(gic, offset) == 0, hex(offset)
+    for offset in (0x2C, 0xD4, 0xDC, 0xE4, 0xEC, 0xF8, 0x100, 0xFFC, 0x1004, 0x1FFC):
+        write(gic, offset, 0xFFFF_FFFF)
+        assert read(gic, offset) == 0, hex(offset)
+    assert gic == before
+
+
+def test_read_only_registers_ignore_writes_and_write_only_ones_read_zero() -> None:
+    gic = controller()
+    before = copy.deepcopy(gic)
+
+    for offset in (GICD_TYPER, GICD_IIDR, 0xFD0, 0xFE8, 0xFFC):
+        gic.write_distributor(offset, 4, 0, 0)
+    for offset in (GICC_IAR, GICC_RPR, GICC_HPPIR, GICC_AIAR, GICC_AHPPIR, GICC_IIDR):
+        write(gic, offset, 0)
+
+    assert gic == before
+    assert distributor(gic, GICD_SGIR) == 0
+    assert [read(gic, offset) for offset in (GICC_EOIR, GICC_AEOIR, GICC_DIR)] == [0, 0, 0]
+
+
+def test_registers_are_words_and_priorities_targets_and_sgi_sources_also_bytes() -> None:
+    gic = controller()
+    before = copy.deepcopy(gic)
+
+    for size in (1, 2):
+        for offset in (GICD_CTLR, GICD_TYPER, GICD_SGIR, 0xFE8, ISENABLER + 4, ICFGR + 8):
+            gic.write_distributor(offset, size, 0x10, 0)
+            assert gic.read_distributor(offset, size, 0) == 0
+        for offset in (GICC_CTLR, GICC_PMR, GICC_IAR, GICC_IIDR):
+            gic.write_cpu_interface(offset, size, 0, 0)
+            assert gic.read_cpu_interface(offset, size, 0) == 0
+    assert gic == before
+
+    gic.write_distributor(IPRIORITYR + SPI, 1, 0x47, 0)
+    assert gic.read_distributor(IPRIORITYR + SPI, 1, 0) == 0x40
+    assert distributor(gic, IPRIORITYR + 32) == 0xA0A0_40A0
+    gic.write_distributor(GICD_ITARGETSR + SPI, 1, 0xFE, 0)
+    assert gic.read_distributor(GICD_ITARGETSR + SPI, 1, 0) == 2
+    assert distributor(gic, GICD_ITARGETSR + 32) == 0x0101_0201
+    gic.write_distributor(GICD_SPENDSGIR + 5, 1, 0xFF, 0)
+    assert gic.read_distributor(GICD_CPENDSGIR + 5, 1, 0) == 3
+    assert distributor(gic, GICD_SPENDSGIR + 4) == 0x300
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_no_access_is_beyond_it(size: int) -> None:
+    gic = controller()
+    for offset in range(0x1000):
+        gic.write_distributor(offset, size, 0xFFFF_FFFF >> 8 * (4 - size), 1)
+        assert 0 <= gic.read_distributor(offset, size, 1) < 1 << 8 * size
+    for offset in range(0x2000):
+        gic.write_cpu_interface(offset, size, 0xFFFF_FFFF >> 8 * (4 - size), 1)
+        assert 0 <= gic.read_cpu_interface(offset, size, 1) < 1 << 32
+
+    shapes = [(len(each.sources), len(each.bank.priority)) for each in gic.cpus]
+    assert (shapes, len(gic.targets), len(gic.bank.priority)) == ([(16, 32)] * 2, INTIDS, INTIDS)
+
+
+# ---- bits of interrupts
+
+
+@pytest.mark.parametrize(("setter", "clearer"), [(ISENABLER, ICENABLER), (ISPENDR, ICPENDR), (ISACTIVER, ICACTIVER)])
+def test_bits_are_set_and_cleared_by_ones_and_those_of_ppis_are_each_vcpus_own(setter: int, clearer: int) -> None:
+    gic = new(2)
+    gic.write_distributor(setter + 4, 4, 0b1011, 1)
+    gic.write_distributor(clearer + 4, 4, 0b0010, 0)
+    gic.write_distributor(setter, 4, 0xF000_0000, 1)
+    gic.write_distributor(clearer, 4, 0x8000_0000, 1)
+
+    for vcpu in (0, 1):
+        assert [distributor(gic, register + 4, vcpu) for register in (setter, clearer)] == [0b1001] * 2
+    assert [distributor(gic, register, 1) & 0xFFFF_0000 for register in (setter, clearer)] == [0x7000_0000] * 2
+    assert distributor(gic, setter, 0) & 0xFFFF_0000 == 0
+
+
+def test_sgis_are_edge_triggered_and_enabled_always_and_pending_by_their_senders_alone() -> None:
+    gic = new(2)
+
+    for register, value in ((ICENABLER, 0xFFFF_FFFF), (ISPENDR, 0xFFFF), (ICFGR, 0)):
+        gic.write_distributor(register, 4, value, 0)
+
+    assert gic == new(2)
+    send(gic, 1, 5, 0b01)
+    gic.write_distributor(ICPENDR, 4, 0xFFFF, 0)
+    assert distributor(gic, ISPENDR) == 1 << 5
+
+
+def test_ppis_and_spis_are_triggered_as_configured() -> None:
+    gic = new(2)
+
+    gic.write_distributor(ICFGR + 4, 4, 0x5555_5558, 1)
+    gic.write_distributor(ICFGR + 8, 4, 0xFFFF_FFF7, 0)
+
+    assert [distributor(gic, ICFGR + 4, vcpu) for vcpu in (0, 1)] == [0, 0x8]
+    assert [distributor(gic, ICFGR + 8, vcpu) for vcpu in (0, 1)] == [0xAAAA_AAA2] * 2
+
+
+def test_a_level_triggered_interrupt_is_pending_while_its_line_is_asserted() -> None:
+    gic = controller()
+    gic.set_level(TIMER, True, 1)
+    assert signalled(gic) == [1]
+    gic.write_distributor(ICPENDR, 4, 0xFFFF_FFFF, 1)
+    assert [distributor(gic, ISPENDR, vcpu) for vcpu in (0, 1)] == [0, 1 << TIMER]
+
+    gic.set_level(TIMER, False, 1)
+
+    assert signalled(gic) == []
+    assert distributor(gic, ISPENDR, 1) == 0
+
+
+def test_an_edge_triggered_interrupt_stays_pending_until_it_is_taken() -> None:
+    gic = controller()
+    gic.write_distributor(ICFGR + 8, 4, 0b10 << 2 * (SPI - 32), 0)
+    gic.set_level(SPI, True)
+    gic.set_level(SPI, False)
+    assert signalled(gic) == [0]
+
+    assert read(gic, GICC_IAR) == SPI
+    gic.set_level(SPI, True)  # another edge while it is active
+    assert (distributor(gic, ISPENDR + 4), distributor(gic, ISACTIVER + 4), signalled(gic)) == (SPI_BIT, SPI_BIT, [])
+    write(gic, GICC_EOIR, SPI)
+    assert read(gic, GICC_IAR) == SPI
+    write(gic, GICC_EOIR, SPI)
+    assert signalled(gic) == []
+
+
+def test_a_line_that_stays_asserted_is_active_and_pending_and_taken_again_after_its_end() -> None:
+    gic = controller()
+    gic.set_level(TIMER, True, 0)
+
+    assert read(gic, GICC_IAR) == TIMER
+    assert (distributor(gic, ISPENDR), distributor(gic, ISACTIVER), signalled(gic)) == (1 << TIMER, 1 << TIMER, [])
+    assert read(gic, GICC_IAR) == SPURIOUS
+    write(gic, GICC_EOIR, TIMER)
+    assert read(gic, GICC_IAR) == TIMER
+
+
+def test_an_interrupt_is_signalled_only_if_distributor_interrupt_and_interface_are_enabled_and_it_is_not_active() -> None:
+    gic = controller(1)
+    gic.set_level(TIMER, True, 0)
+    seen = []
+
+    for offset, value in ((GICD_CTLR, 2), (GICD_CTLR, 1), *((each, 1 << TIMER) for each in (ICENABLER, ISENABLER, ISACTIVER, ICACTIVER))):
+        gic.write_distributor(offset, 4, value, 0)
+        seen.append(gic.signals(0))
+    for value in (2, 1):
+        write(gic, GICC_CTLR, value)
+        seen.append(gic.signals(0))
+
+    assert seen == [False, True] * 4
+    assert gic.wakes(0)
+
+
+# ---- targets
+
+
+def test_an_spi_goes_to_every_vcpu_it_targets_and_is_taken_once() -> None:
+    gic = controller(3)
+    gic.set_level(SPI, True)
+    seen = []
+    for targets in (0b000, 0b010, 0b110):
+        gic.write_distributor(GICD_ITARGETSR + SPI, 1, targets, 0)
+        seen.append(signalled(gic))
+    assert seen == [[], [1], [1, 2]]
+
+    assert read(gic, GICC_IAR, 2) == SPI
+
+    assert signalled(gic) == []
+    assert read(gic, GICC_IAR, 1) == SPURIOUS
+
+
+def test_targets_are_the_vcpus_that_there_are_and_those_of_a_ppi_say_who_reads() -> None:
+    gic = controller(3)
+    for offset in range(0, INTIDS, 4):
+        gic.write_distributor(GICD_ITARGETSR + offset, 4, 0xFFFF_FFFF, 0)
+
+    assert [distributor(gic, GICD_ITARGETSR + offset, 2) for offset in range(0, INTIDS, 4)] == [0x0404_0404] * 8 + [0x0707_0707] * 64
+    assert distributor(gic, GICD_ITARGETSR + 28, 0) == 0x0101_0101
+
+
+def test_with_one_vcpu_all_goes_to_it_and_the_targets_read_zero() -> None:
+    gic = new(1)
+    before = copy.deepcopy(gic)
+    for offset in range(0, INTIDS, 4):
+        gic.write_distributor(GICD_ITARGETSR + offset, 4, 0xFFFF_FFFF, 0)
+    assert [distributor(gic, GICD_ITARGETSR + offset) for offset in range(0, INTIDS, 4)] == [0] * 72
+    assert gic == before
+
+    gic = controller(1)
+    gic.set_level(SPI, True)
+
+    assert signalled(gic) == [0]
+
+
+# ---- software generated interrupts
+
+
+@pytest.mark.parametrize(
+    ("targets", "where", "expected"),
+    [
+        (0b0101, LIST, [0, 2]),
+        (0b0010, LIST, [1]),
+        (0xF8, LIST, []),
+        (0, LIST, []),
+        (0xFF, OTHERS, [0, 2]),
+        (0xFF, SELF, [1]),
+        (0xFF, 3, []),
+    ],
+)
+def test_an_sgi_goes_to_a_list_to_all_others_or_to_its_sender(targets: int, where: int, expected: list[int]) -> None:
+    gic = controller(3)
+
+    send(gic, 1, 4, targets, where)
+
+    assert signalled(gic) == expected
+    assert [read(gic, GICC_IAR, vcpu) for vcpu in expected] == [1 << 10 | 4] * len(expected)
+
+
+def test_an_sgi_is_taken_once_from_each_of_its_senders() -> None:
+    gic = controller(4)
+    for sender in (3, 1, 1, 0):
+        send(gic, sender, 9, 0b0100)
+    assert gic.read_distributor(GICD_SPENDSGIR + 9, 1, 2) == 0b1011
+    taken = []
+
+    for _ in range(4):
+        highest = read(gic, GICC_HPPIR, 2)
+        taken.append(read(gic, GICC_IAR, 2))
+        assert taken[-1] == highest
+        write(gic, GICC_EOIR, taken[-1], 2)
+
+    assert taken == [9, 1 << 10 | 9, 3 << 10 | 9, SPURIOUS]
+
+
+def test_an_sgi_is_set_and_cleared_by_sender() -> None:
+    gic = controller(4)
+    gic.write_distributor(GICD_SPENDSGIR + 12, 4, 0xFF00_0006, 1)
+    assert [distributor(gic, GICD_CPENDSGIR + 12, vcpu) for vcpu in (0, 1)] == [0, 0x0F00_0006]
+    assert (signalled(gic), distributor(gic, ISPENDR, 1)) == ([1], 1 << 12 | 1 << 15)
+
+    gic.write_distributor(GICD_CPENDSGIR + 12, 4, 0xFF00_0002, 1)
+    assert distributor(gic, ISPENDR, 1) == 1 << 12
+    gic.write_distributor(GICD_CPENDSGIR + 12, 1, 0x04, 1)
+
+    assert (signalled(gic), distributor(gic, ISPENDR, 1)) == ([], 0)
+
+
+def test_the_end_of_an_sgi_may_name_its_sender_or_not() -> None:
+    gic = controller()
+    for ended in (1 << 10 | 3, 3):
+        send(gic, 1, 3, 0b01)
+        assert read(gic, GICC_IAR) == 1 << 10 | 3
+        write(gic, GICC_EOIR, ended)
+        assert (distributor(gic, ISACTIVER), read(gic, GICC_RPR)) == (0, 0xFF)
+
+
+# ---- priorities
+
+
+def test_the_highest_priority_is_taken_first_and_of_equal_ones_the_lowest_intid() -> None:
+    gic = controller(1)
+    for intid, priority in ((TIMER, LOW), (30, LOW), (SPI, HIGH), (SPI + 1, HIGH), (40, MIDDLE), (41, LOW)):
+        set_priority(gic, intid, priority)
+        gic.set_level(intid, True)
+
+    order = []
+    for _ in range(6):
+        order.append(read(gic, GICC_IAR))
+        gic.set_level(order[-1], False)
+        write(gic, GICC_EOIR, order[-1])
+
+    assert order == [SPI, SPI + 1, 40, TIMER, 30, 41]
+
+
+def test_priorities_have_five_bits_and_those_of_ppis_are_each_vcpus_own() -> None:
+    gic = new(2)
+    for intid in (TIMER, SPI):
+        set_priority(gic, intid, 0xFF, 1)
+
+    assert [gic.read_distributor(IPRIORITYR + TIMER, 1, vcpu) for vcpu in (0, 1)] == [0, 0xF8]
+    assert [gic.read_distributor(IPRIORITYR + SPI, 1, vcpu) for vcpu in (0, 1)] == [0xF8, 0xF8]
+
+
+def test_an_interrupt_must_have_a_higher_priority_than_the_mask() -> None:
+    gic = controller(1)
+    gic.set_level(TIMER, True)
+
+    seen = []
+    for mask in (0xA0, 0xA7, 0xA8, 0xFFF, 0):
+        write(gic, GICC_PMR, mask)
+        seen.append((read(gic, GICC_PMR), gic.signals(0), read(gic, GICC_HPPIR)))
+    assert read(gic, GICC_IAR) == SPURIOUS
+
+    assert seen == [(0xA0, False, TIMER), (0xA0, False, TIMER), (0xA8, True, TIMER), (0xF8, True, TIMER), (0, False, TIMER)]
+
+
+def test_an_interrupt_preempts_one_of_lower_priority_only_and_the_end_restores_the_running_priority() -> None:
+    gic = controller(1)
+    set_priority(gic, SPI, HIGH)
+    gic.set_level(TIMER, True)
+    assert read(gic, GICC_IAR) == TIMER
+    gic.set_level(30, True)  # as high as what is active
+    assert (gic.signals(0), read(gic, GICC_RPR), read(gic, GICC_HPPIR)) == (False, LOW, 30)
+
+    gic.set_level(SPI, True)
+    assert gic.signals(0)
+    assert read(gic, GICC_IAR) == SPI
+    assert (read(gic, GICC_RPR), read(gic, GICC_APR0)) == (HIGH, 1 << (HIGH >> 3) | 1 << (LOW >> 3))
+    gic.set_level(SPI, False)
+    write(gic, GICC_EOIR, SPI)
+    assert (gic.signals(0), read(gic, GICC_RPR)) == (False, LOW)
+    write(gic, GICC_EOIR, TIMER)
+    assert (gic.signals(0), read(gic, GICC_RPR)) == (True, 0xFF)
+
+
+@pytest.mark.parametrize(
+    ("group", "register", "expected"),
+    [
+        (0, GICC_BPR, [(2, True)] * 3 + [(3, False), (4, False), (5, False), (6, False), (7, False)]),
+        (1, GICC_ABPR, [(3, True)] * 4 + [(4, False), (5, False), (6, False), (7, False)]),
+    ],
+)
+def test_the_binary_point_of_its_group_says_which_bits_of_a_priority_preempt(
+    group: int, register: int, expected: list[tuple[int, bool]]
+) -> None:
+    gic = controller(1, 3 | CTLR_ACKCTL)
+    set_group(gic, group, SPI, TIMER)
+    set_priority(gic, SPI, 0x90)
+    set_priority(gic, TIMER, 0x98)
+    gic.set_level(TIMER, True)
+    assert read(gic, GICC_IAR) == TIMER
+    gic.set_level(SPI, True)
+
+    seen = []
+    for bpr in range(8):
+        write(gic, register, bpr)
+        seen.append((read(gic, register), gic.signals(0)))
+
+    assert seen == expected
+
+
+def test_with_a_common_binary_point_group_1_follows_that_of_group_0() -> None:
+    gic = controller(1, 3 | CTLR_ACKCTL | CTLR_CBPR)
+    set_group(gic, 1, SPI, TIMER)
+    write(gic, GICC_BPR, 5)
+    set_priority(gic, TIMER, 0x60)
+    set_priority(gic, SPI, 0x38)
+    gic.set_level(TIMER, True)
+
+    assert (read(gic, GICC_IAR), read(gic, GICC_RPR)) == (TIMER, 0x40)
+    gic.set_level(SPI, True)
+    assert gic.signals(0)  # six bits of subpriority: 0x00 preempts 0x40
+    assert (read(gic, GICC_BPR), read(gic, GICC_ABPR)) == (5, 3)
+
+
+# ---- groups
+
+
+def test_only_the_groups_that_distributor_and_interface_enable_are_signalled() -> None:
+    gic = controller(1, 3)
+    set_group(gic, 1, SPI)
+    seen = []
+
+    for intid in (TIMER, SPI):
+        gic.set_level(intid, True)
+        for ctlr in range(4):
+            gic.write_distributor(GICD_CTLR, 4, ctlr, 0)
+            write(gic, GICC_CTLR, 3)
+            by_distributor = gic.signals(0)
+            gic.write_distributor(GICD_CTLR, 4, 3, 0)
+            write(gic, GICC_CTLR, ctlr)
+            seen.append((by_distributor, gic.signals(0)))
+        gic.set_level(intid, False)
+
+    assert seen == [(enabled, enabled) for enabled in (False, True, False, True, False, False, True, True)]
+    gic.write_distributor(GICD_CTLR, 4, 0xFFFF_FFFF, 0)
+    write(gic, GICC_CTLR, 0xFFFF_FFFF)
+    assert (distributor(gic, GICD_CTLR), read(gic, GICC_CTLR)) == (3, 0x21F)
+
+
+def test_group_1_is_acknowledged_through_the_aliases_or_with_ackctl() -> None:
+    gic = controller(1, 3)
+    set_group(gic, 1, SPI)
+    gic.set_level(SPI, True)
+    assert gic.signals(0)
+    assert [read(gic, register) for register in (GICC_HPPIR, GICC_IAR, GICC_AHPPIR)] == [GROUP_1_PENDING, GROUP_1_PENDING, SPI]
+    assert read(gic, GICC_AIAR) == SPI
+    assert [read(gic, register) for register in (GICC_APR0, GICC_NSAPR0, GICC_RPR)] == [0, 1 << (LOW >> 3), LOW]
+    write(gic, GICC_AEOIR, SPI)
+    assert read(gic, GICC_RPR) == 0xFF
+
+    write(gic, GICC_CTLR, 3 | CTLR_ACKCTL)
+
+    assert [read(gic, register) for register in (GICC_HPPIR, GICC_IAR)] == [SPI, SPI]
+    write(gic, GICC_EOIR, SPI)
+    assert (read(gic, GICC_RPR), distributor(gic, ISACTIVER + 4)) == (0xFF, 0)
+
+
+def test_the_aliases_do_not_see_group_0() -> None:
+    gic = controller(1, 3 | CTLR_ACKCTL)
+    gic.set_level(TIMER, True)
+    before = copy.deepcopy(gic)
+
+    assert [read(gic, register) for register in (GICC_AHPPIR, GICC_AIAR)] == [SPURIOUS, SPURIOUS]
+    assert gic == before
+
+
+def test_each_groups_active_priorities_have_their_register_and_a_guest_can_put_them_back() -> None:
+    gic = controller(1, 3 | CTLR_ACKCTL)
+    set_group(gic, 1, SPI)
+    set_priority(gic, SPI, HIGH)
+    for intid in (TIMER, SPI):
+        gic.set_level(intid, True)
+        assert read(gic, GICC_IAR) == intid
+    saved = [read(gic, register) for register in (GICC_APR0, GICC_NSAPR0)]
+    before = copy.deepcopy(gic)
+
+    for register, value in zip((GICC_APR0, GICC_NSAPR0), saved, strict=True):
+        write(gic, register, 0)
+        write(gic, register, value)
+
+    assert saved == [1 << (LOW >> 3), 1 << (HIGH >> 3)]
+    assert gic == before
+    write(gic, GICC_NSAPR0, 0)
+    assert read(gic, GICC_RPR) == LOW
+
+
+def test_with_fiqen_group_0_is_no_irq_and_can_be_acknowledged() -> None:
+    gic = controller(1, 3)
+    set_group(gic, 1, SPI)
+    gic.set_level(TIMER, True)
+    write(gic, GICC_CTLR, 3 | CTLR_FIQEN)
+    assert not gic.signals(0)
+    assert read(gic, GICC_IAR) == TIMER
+    gic.set_level(TIMER, False)
+    write(gic, GICC_EOIR, TIMER)
+
+    gic.set_level(SPI, True)
+
+    assert gic.signals(0)
+
+
+# ---- acknowledging and ending
+
+
+def test_nothing_pending_reads_as_the_spurious_interrupt_and_changes_nothing() -> None:
+    gic = controller()
+    before = copy.deepcopy(gic)
+
+    assert [read(gic, register) for register in (GICC_IAR, GICC_AIAR, GICC_HPPIR, GICC_AHPPIR)] == [SPURIOUS] * 4
+    assert gic == before
+
+
+def test_ends_that_match_nothing_are_ignored() -> None:
+    gic = controller(2, 3 | CTLR_EOIMODE)
+    before = copy.deepcopy(gic)
+
+    for intid in (SPURIOUS, GROUP_1_PENDING, INTIDS, 0xFFFF_FFFF, TIMER):
+        for register in (GICC_EOIR, GICC_AEOIR, GICC_DIR):
+            write(gic, register, intid)
+
+    assert gic == before
+
+
+def test_without_eoimode_dir_is_ignored() -> None:
+    gic = controller(1)
+    gic.set_level(TIMER, True)
+    assert read(gic, GICC_IAR) == TIMER
+    before = copy.deepcopy(gic)
+
+    write(gic, GICC_DIR, TIMER)
+
+    assert gic == before
+
+
+def test_with_eoimode_the_end_drops_the_priority_and_dir_deactivates() -> None:
+    gic = controller(1, 1 | CTLR_EOIMODE)
+    gic.set_level(TIMER, True)
+    assert read(gic, GICC_IAR) == TIMER
+    write(gic, GICC_EOIR, TIMER)
+    assert (read(gic, GICC_RPR), gic.signals(0), distributor(gic, ISACTIVER)) == (0xFF, False, 1 << TIMER)
+
+    write(gic, GICC_DIR, TIMER)
+
+    assert (gic.signals(0), distributor(gic, ISACTIVER)) == (True, 0)
+
+
+def test_an_spi_may_be_deactivated_by_another_vcpu() -> None:
+    gic = controller(2, 1 | CTLR_EOIMODE)
+    gic.set_level(SPI, True)
+    assert read(gic, GICC_IAR) == SPI
+    write(gic, GICC_EOIR, SPI)
+    assert signalled(gic) == []
+
+    write(gic, GICC_DIR, SPI, 1)
+
+    assert signalled(gic) == [0]
+
+
+def test_a_reset_of_the_core_leaves_its_cpu_interface_as_it_is() -> None:
+    gic = controller()
+    before = copy.deepcopy(gic)
+
+    gic.reset_interface(1)
+
+    assert gic == before
+
+
+# ---- state
+
+
+def test_its_fields_are_its_whole_state() -> None:
+    gic = controller()
+    gic.set_level(TIMER, True, 1)
+    gic.set_level(SPI, True)
+    send(gic, 0, 3, 0b10)
+    assert read(gic, GICC_IAR) == SPI
+
+    state = {each.name: copy.deepcopy(getattr(gic, each.name)) for each in dataclasses.fields(gic) if each.init}
+    other = Gicv2(**state)
+
+    assert other == gic == gic.copy()
+    assert signalled(other) == signalled(gic) == [1]
+
+
+def test_a_copy_goes_its_own_way() -> None:
+    gic = controller()
+    send(gic, 0, 3, 0b10)
+    before = copy.deepcopy(gic)
+    other = gic.copy()
+
+    assert read(other, GICC_IAR, 1) == 3
+    write(other, GICC_EOIR, 3, 1)
+    other.write_distributor(GICD_ITARGETSR + SPI, 1, 2, 0)
+    set_priority(other, TIMER, HIGH)
+    other.set_level(SPI, True)
+
+    assert gic == before
+    assert (signalled(gic), signalled(other)) == ([1], [1])
