@@ -21,13 +21,18 @@ from emu.registers import PSTATE_I
 _ENDLESS: Final = (1 << 63) - 1
 
 # void callback(engine, u64 address, u32 size_bytes, struct budget *budget):
+#     if (budget->retries) { budget->retries = 0; return; }
 #     if (budget->left <= 0) stop(engine);
 #     if (budget->watches) { budget->read(engine, budget->register, &budget->pstate); if (!(budget->pstate & I)) stop(engine); }
 #     budget->left -= size_bytes / 4;
 # where a stop is the end, by the C calling convention of the platform: System V AMD64 ABI, AAPCS64.
 _CODE: Final = {
     "x86_64": bytes.fromhex(
-        "48833900"  # cmp qword [rcx], 0
+        "4883793000"  # cmp qword [rcx + 48], 0
+        "7409"  # je begin
+        "48c7413000000000"  # mov qword [rcx + 48], 0
+        "c3"  # ret
+        "48833900"  # begin: cmp qword [rcx], 0
         "7e24"  # jle stop
         "4883791000"  # cmp qword [rcx + 16], 0
         "7507"  # jne look
@@ -48,8 +53,12 @@ _CODE: Final = {
         "ff6108"  # stop: jmp [rcx + 8]
     ),
     "aarch64": struct.pack(
-        "<23I",
-        0xF940_0064,  # ldr x4, [x3]
+        "<27I",
+        0xF940_1865,  # ldr x5, [x3, #48]
+        0xB400_0065,  # cbz x5, begin
+        0xF900_187F,  # str xzr, [x3, #48]
+        0xD65F_03C0,  # ret
+        0xF940_0064,  # begin: ldr x4, [x3]
         0xF100_009F,  # cmp x4, #0
         0x5400_026D,  # b.le stop
         0xF940_0865,  # ldr x5, [x3, #16]
@@ -88,6 +97,7 @@ class _Budget(ctypes.Structure):
         ("pstate", ctypes.c_uint64),
         ("register", ctypes.c_uint64),
         ("read", ctypes.c_void_p),
+        ("retries", ctypes.c_int64),
     )
 
 
@@ -112,6 +122,7 @@ class Budget:
     @left.setter
     def left(self, instructions: int) -> None:
         self._budget.left = instructions
+        self._budget.retries = 0
 
     @property
     def watches(self) -> bool:
@@ -129,10 +140,17 @@ class Budget:
 
     def lift(self) -> None:
         """Let the engine run on."""
-        self._budget.left = _ENDLESS
+        self.left = _ENDLESS
+
+    def retry(self) -> None:
+        """Let the next block pass: it is the rest of one that has been counted, begun again behind the guest's back."""
+        self._budget.retries = 1
 
     def _count(self, engine: int, _address: int, size_bytes: int, _budget: int) -> None:
         budget = self._budget
+        if budget.retries:
+            budget.retries = 0
+            return
         if budget.left > 0 and budget.watches:
             _READ(budget.read)(engine, budget.register, ctypes.addressof(budget) + _Budget.pstate.offset)
         if budget.left <= 0 or (budget.watches and not budget.pstate & PSTATE_I):

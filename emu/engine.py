@@ -201,6 +201,7 @@ class Engine:
             else:
                 self._forget_page(page)
                 self._stage_2.let_write(page, far, self.pc.get())
+                self._budget.retry()
             library.uc_ctl(self.handle, _TLB_FLUSH)
             return None
         is_translated = self.system_register(SCTLR_EL1) & _SCTLR_M

@@ -74,25 +74,27 @@ def test_machine_code_is_used_where_it_is_known() -> None:
 
 
 @pytest.mark.parametrize(
-    ("left", "pstate", "after", "pc"),
+    ("left", "pstate", "retries", "after", "pc"),
     [
-        (7, None, 2, RETURNED),
-        (1, None, -4, RETURNED),
-        (0, None, 0, STOPPED),
-        (-3, None, -3, STOPPED),
-        (7, 0x3C5, 2, RETURNED),
-        (7, 0x345, 7, STOPPED),
-        (0, 0x3C5, 0, STOPPED),
+        (7, None, 0, 2, RETURNED),
+        (1, None, 0, -4, RETURNED),
+        (0, None, 0, 0, STOPPED),
+        (-3, None, 0, -3, STOPPED),
+        (7, 0x3C5, 0, 2, RETURNED),
+        (7, 0x345, 0, 7, STOPPED),
+        (0, 0x3C5, 0, 0, STOPPED),
+        (7, None, 1, 7, RETURNED),
+        (-3, 0x345, 1, -3, RETURNED),
     ],
 )
-def test_the_machine_code_for_arm64_counts_watches_and_stops(left: int, pstate: int | None, after: int, pc: int) -> None:
-    code: Part = struct.unpack("<23I", budget._CODE["aarch64"])
+def test_the_machine_code_for_arm64_counts_watches_and_stops(left: int, pstate: int | None, retries: int, after: int, pc: int) -> None:
+    code: Part = struct.unpack("<27I", budget._CODE["aarch64"])
     # cmp w1, #9; and what a call may spoil is spoilt.
     reads: list[Part] = [0x7100_243F, b_ne("wrong"), movz(9, pstate or 0), store32(9, 2), mov(2, 0), mov(3, 0), mov(4, 0), RET]
     reads += [Label("wrong"), UDF]
     engine = engine_with(code, At(READ - CODE), reads)
     memory = engine.map_ram(Region(0x10_0000, 0x1000))
-    memory[:48] = struct.pack("<q5Q", left, STOPPED, pstate is not None, 0, 9, READ)
+    memory[:56] = struct.pack("<q6Q", left, STOPPED, pstate is not None, 0, 9, READ, retries)
     for register, value in ((0, 0xE), (1, 0x4000), (2, 0xFFFF_FFFF_0000_0014), (3, 0x10_0000), (29, 0xF), (30, RETURNED)):
         engine.x[register].set(value)
     engine.sp.set(0x10_1000)
@@ -101,6 +103,7 @@ def test_the_machine_code_for_arm64_counts_watches_and_stops(left: int, pstate: 
         engine.run(1)
 
     assert (int.from_bytes(memory[:8], "little", signed=True), engine.pc.get()) == (after, pc)
+    assert memory[48:56] == bytes(8)
     assert [engine.x[register].get() for register in (0, 3, 29)] == [0xE, 0x10_0000, 0xF]
     assert engine.sp.get() == 0x10_1000
 
