@@ -52,8 +52,8 @@ class Announcement(Observer):
         *lines, last = (self.line + text).split(b"\n")
         self.line = last[:_LONGEST_LINE_BYTES]
         for line in lines:
-            # A line this side of a regular expression is nearly every one.
-            if (b"Kernel panic" in line or b"Internal error" in line) and (found := _ANNOUNCEMENT.fullmatch(line)) is not None:
+            # Nearly every line needs no regular expression.
+            if (b"Kernel panic" in line or b"Internal error" in line) and (found := _ANNOUNCEMENT.fullmatch(line[:_LONGEST_LINE_BYTES])):
                 self._believe(found)
 
     def _believe(self, found: re.Match[bytes]) -> None:
