@@ -93,7 +93,8 @@ class Machine:
         self.config = self.firmware.config
         self.clock = Clock()
         self.scheduler = Scheduler(setup.seed)
-        self._audience = Audience()
+        self.limits = Limits(setup)
+        self._audience = Audience(self.limits.announced)
 
         def tell(text: bytes) -> None:
             output(text)
@@ -110,7 +111,6 @@ class Machine:
         self._until_met = False
         self._final: Outcome | None = None
         self._is_running = False
-        self.limits = Limits(setup)
         self.interrupts = Interrupts(self.board, self.clock, setup.gic, self.config.mpidrs, lambda: self.vcpus)
         sleepers = Sleepers(self._woken, self._wake, self._unpark, self.interrupts, self._pause)
         self._turns = Turns(self.clock, self.scheduler, self.limits, sleepers)
@@ -414,7 +414,7 @@ class Machine:
                 return turn()
         except Ended as ended:
             self.console.flush()
-            self._final = ended.outcome
+            self._final = self.limits.explained(ended.outcome)
         finally:
             self._is_running = False
         return self._final
@@ -430,7 +430,7 @@ class Machine:
         if index is None:
             if self.interrupted:
                 return Outcome(ExitCode.INTERRUPTED, "interrupted")
-            return Outcome(ExitCode.DEADLOCK, f"deadlock: {standstill(self.vcpus, self.firmware.power.states)}")
+            return self.limits.deadlock(standstill(self.vcpus, self.firmware.power.states))
         before = self.firmware.power.states[index]
         self.engine.switch(index)
         entry = self._arrival(index, before)
@@ -481,7 +481,7 @@ class Machine:
         self.clock.now_ns += instructions
         vcpu.ready_ns = self.clock.now_ns
         progress = (self.clock.traps, self.console.printed_bytes + len(self.console.uart.tx))
-        progressed = self.limits.count(instructions, progress)
+        progressed = self.limits.count(instructions, progress, None if vcpu.wait is not Wait.NOTHING else self.interrupts.can_take(index))
         if vcpu.wait is Wait.NOTHING and (
             self.trap_path.repeats() or (not progressed and is_parked(self.engine.instruction_at, self.engine.pc.get()))
         ):

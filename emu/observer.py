@@ -42,8 +42,8 @@ class Observer:
 class Audience(Observer):
     """Many observers as one: what it sees, each of them sees, in the order they came."""
 
-    def __init__(self) -> None:
-        self._observers: list[Observer] = []
+    def __init__(self, *observers: Observer) -> None:
+        self._observers = list(observers)
 
     def add(self, observer: Observer) -> None:
         self._observers.append(observer)

@@ -16,6 +16,7 @@ class ExitCode(enum.IntEnum):
     INPUT = 103
     CRASH = 120
     DEADLOCK = 121
+    PANIC = 122
     NO_PROGRESS = 123
     LIMIT = 124
     OURS = 125

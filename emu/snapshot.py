@@ -21,6 +21,7 @@ from typing import Annotated, Any, Final, TypeAlias
 import msgspec
 
 from emu import architecture, tracefile
+from emu.announcement import Announcement
 from emu.devicefile import RtcLine, UartLine, rtc_line, rtc_of, uart_line, uart_of
 from emu.engine import CPU_MODELS
 from emu.files import replace
@@ -49,6 +50,7 @@ _CHUNK_BYTES: Final = 1 * MiB
 
 _Vector: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^0x[0-9a-f]{1,32}$")]
 _Count: TypeAlias = Annotated[int, msgspec.Meta(ge=-1)]
+_Said: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^[ -~]{0,200}\Z")]
 _Word: TypeAlias = Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)]
 _RandomLine: TypeAlias = tuple[int, Annotated[list[_Word], msgspec.Meta(min_length=625, max_length=625)], None]
 
@@ -113,6 +115,8 @@ class SnapshotLine(_Named):
     pages: list[PagesLine]
     gic: ControllerLine | None = None
     rtc: RtcLine | None = None
+    spun: tuple[Time, Time] = (0, 0)
+    announced: tuple[Annotated[str, msgspec.Meta(max_length=1024)], _Said | None, _Said | None, bool] = ("", None, None, False)
 
 
 _decoder: Final = msgspec.json.Decoder(SnapshotLine)
@@ -195,6 +199,8 @@ def _header(setup: Setup, boot: Boot, state: MachineState, runs: list[tuple[int,
         system_event=None if state.system_event is None else (state.system_event.type.name, state.system_event.flags),
         gic=line_of(state.controller),
         rtc=rtc_line(state.rtc),
+        spun=state.spun,
+        announced=(state.announced.line.hex(), state.announced.panic, state.announced.oops, state.announced.is_end),
         pages=[PagesLine(address=hex(address), pages=len(pages)) for address, pages in runs],
     )
 
@@ -354,6 +360,8 @@ def _state(line: SnapshotLine, setup: Setup, pages: dict[int, bytes]) -> Machine
         traps=line.traps,
         instructions=line.instructions,
         seen=((traps, printed_bytes), at),
+        spun=line.spun,
+        announced=Announcement(bytes.fromhex(line.announced[0]), *line.announced[1:]),
         last=line.last,
         started=tuple(line.started),
         schedule=_random_of(line.schedule),

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from emu import architecture
+from emu.announcement import Announcement
 from emu.devices.pl011 import Pl011
 from emu.devices.pl031 import Pl031
 from emu.devices.timer import Timer, VcpuTimers
@@ -62,7 +63,8 @@ class MachineState:
     current       the vCPU whose registers the engine holds
     traps         how many calls there have been
     instructions  how many have been granted
-    seen          what told progress, and at how many instructions it last did (emu/limits.py)
+    seen, spun    what told progress, and at how many instructions it last did; how the CPUs span since (emu/limits.py)
+    announced     what the guest has said of its own end
     last, started, schedule  the scheduler's: who had the last turn, who was just started, the seeded draw
     numbers       the draw that answers RNDR, None while nobody asked
     entered       by vCPU: the vector last entered, and why
@@ -76,6 +78,8 @@ class MachineState:
     traps: int
     instructions: int
     seen: tuple[tuple[int, int], int]
+    spun: tuple[int, int]
+    announced: Announcement
     last: int
     started: tuple[int, ...]
     schedule: RandomState | None
@@ -108,6 +112,8 @@ def capture(machine: Machine) -> MachineState:
         traps=machine.clock.traps,
         instructions=machine.limits.instructions,
         seen=machine.limits.seen,
+        spun=machine.limits.spun,
+        announced=machine.limits.announced.copy(),
         last=machine.scheduler.last,
         started=tuple(machine.scheduler.started),
         schedule=machine.scheduler.draw,
@@ -140,7 +146,8 @@ def adopt_beside(machine: Machine, state: MachineState, firmware: FirmwareState)
         machine.serve(machine.firmware)
     machine.open_again()
     machine.clock.now_ns, machine.clock.traps = state.now_ns, state.traps
-    machine.limits.instructions, machine.limits.seen = state.instructions, state.seen
+    machine.limits.instructions, machine.limits.seen, machine.limits.spun = state.instructions, state.seen, state.spun
+    machine.limits.announced.adopt(state.announced)
     machine.scheduler.restore(state.last, state.started, state.schedule)
     machine.numbers = None
     if state.numbers is not None:
