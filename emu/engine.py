@@ -192,16 +192,28 @@ class Engine:
         self._load(self._contexts[self.current])
 
     def stage_2_abort(self, esr: int, far: int) -> UnmappedAccess | None:
-        """Let a page be executed that is executed for the first time; return what else an abort to EL2 means."""
+        """Let a page be executed, or written, for the first time; return what else an abort to EL2 means."""
         page = self.system_register(HPFAR_EL2) >> 4 << 12
         is_fetch = esr >> _EC_SHIFT == _EC_INSTRUCTION_ABORT_LOWER
-        if is_fetch and esr & _FSC_KIND == _FSC_PERMISSION:
-            self._stage_2.make_executable(page)
+        if esr & _FSC_KIND == _FSC_PERMISSION:
+            if is_fetch:
+                self._stage_2.let_execute(page, far)
+            else:
+                self._forget_page(page)
+                self._stage_2.let_write(page, far, self.pc.get())
             library.uc_ctl(self.handle, _TLB_FLUSH)
             return None
         is_translated = self.system_register(SCTLR_EL1) & _SCTLR_M
         kind = unicorn.UC_ERR_WRITE_UNMAPPED if esr & _WNR else unicorn.UC_ERR_READ_UNMAPPED
         return UnmappedAccess(unicorn.UC_ERR_FETCH_UNMAPPED if is_fetch else kind, page | far & 0xFFF if is_translated else far)
+
+    def _forget_page(self, page: int) -> None:
+        # The engine forgets by virtual address; with the MMU off that is the physical one.
+        sctlr = self.system_register(SCTLR_EL1)
+        self.set_system_register(SCTLR_EL1, sctlr & ~_SCTLR_M)
+        library.uc_ctl(self.handle, _TLB_FLUSH)
+        self.forget(page, PAGE_BYTES)
+        self.set_system_register(SCTLR_EL1, sctlr)
 
     def map_device(self, region: Region, read: Callable[[int, int], int], write: Callable[[int, int, int], None]) -> None:
         """Route accesses of 1, 2 or 4 bytes to read(offset, size) and write(offset, size, value); 8 bytes come as two halves."""

@@ -116,10 +116,7 @@ class Machine:
         self._turns = Turns(self.clock, self.scheduler, self.limits, sleepers)
         self.wait_for_typing: Callable[[int | None], bool] = lambda _nanoseconds: False
         self.numbers: Random | None = None  # what answers RNDR, from the first time that is asked
-        interrupts = self.interrupts
-        serve_system_registers(
-            self.engine, self.clock, lambda: self.vcpus, self._random_number, interrupts.timer_changed, interrupts.readers
-        )
+        serve_system_registers(self.engine, self.clock, lambda: self.vcpus, self._random_number, self.interrupts)
         self._watch_call_points()
         self._power_on()
 

@@ -35,7 +35,6 @@ from firmware.overlay import check_faults, with_faults
 from firmware.psci_suspend import idle_power_states
 
 DEFAULT_CPU: Final = "cortex-a57"
-_WALL_CLOCK_S: Final = 1_516_492_800  # 2018-01-21 00:00:00 UTC: runs are the same on any day
 CAPABILITIES: Final = ("system-suspend",)
 _GUEST_RAM_BYTES: Final = 16 * MiB  # what the guests that come along need is a hundredth of it
 
@@ -92,7 +91,7 @@ class Setup:
     @property
     def wall_clock_s(self) -> int:
         """What the real-time clock says when virtual time is 0, in seconds of Unix time."""
-        return self.config.wall_clock_ns // 1_000_000_000 or _WALL_CLOCK_S
+        return self.config.wall_clock_ns // 1_000_000_000
 
     def psci_node(self) -> PsciNode | None:
         """Return what the device tree's psci node says."""

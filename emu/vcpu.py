@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from emu.devices.timer import Timer, VcpuTimers
 from emu.engine import Engine
@@ -14,6 +14,9 @@ from emu.registers import SystemRegister
 from emu.scheduler import Clock
 from firmware.abi import PowerState
 from firmware.trap import EntryState
+
+if TYPE_CHECKING:
+    from emu.interrupts import Interrupts
 
 # CNTPCT_EL0 and CNTVCT_EL0; CNT{P,V}_TVAL_EL0, CTL and CVAL differ in op2.
 _CNTPCT: Final = (3, 3, 14, 0, 1)
@@ -69,17 +72,12 @@ def standstill(vcpus: Sequence[Vcpu], states: Sequence[PowerState]) -> str:
 
 
 def serve_system_registers(
-    engine: Engine,
-    clock: Clock,
-    vcpus: Callable[[], Sequence[Vcpu]],
-    number: Callable[[], int],
-    changed: Callable[[], None],
-    others: Mapping[SystemRegister, Callable[[], int]],
+    engine: Engine, clock: Clock, vcpus: Callable[[], Sequence[Vcpu]], number: Callable[[], int], interrupts: Interrupts
 ) -> None:
     """Serve what the engine would answer from the host: counters and EL1 timers on virtual time, and no random numbers.
 
     The engine drops timer writes and counts host time. FEAT_RNG (-cpu max) is hidden; a guest that reads RNDR all the same gets
-    `number`. After a write to a timer `changed` is called. `others` are what else is served to MRS.
+    `number`. `interrupts` hear of a write to a timer, and say what a controller changes.
     """
     readers: dict[SystemRegister, Callable[[], int]] = {
         _CNTPCT: clock.read_counter,
@@ -87,11 +85,11 @@ def serve_system_registers(
         _ID_AA64ISAR0_EL1: lambda: engine.system_register(_ID_AA64ISAR0_EL1) & ~_ISAR0_RNDR,
         _RNDR: number,
         _RNDRRS: number,
-        **others,
+        **interrupts.readers,
     }
     writers: dict[SystemRegister, Callable[[int], None]] = {}
     for crm, of in _TIMER_CRM.items():
-        _serve(crm, readers, writers, clock, partial(_current, engine, vcpus, of), changed)
+        _serve(crm, readers, writers, clock, partial(_current, engine, vcpus, of), interrupts.timer_changed)
 
     def el0_may(register: SystemRegister) -> bool:
         bit = _EL0_ENABLES.get((register[3], register[4] if register[3] == 0 else 0))

@@ -231,6 +231,9 @@ class Mitigations(NamedTuple):
         return "unknown" if self.spectre_v4 == "vulnerable" else "kernel" if self.ssbs else "mitigated"
 
 
+WALL_CLOCK_NS: Final = 1_516_492_800_000_000_000  # 2018-01-21 00:00:00 UTC: a run is the same on any day
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """Everything an answer may depend on that no call changes.
@@ -247,7 +250,7 @@ class Config:
     el2_fast_path  whether KVM's answer to the workaround calls stands in front of the dispatcher
     ram            (base, size in bytes) of guest memory
     pv_time_base   guest physical address of the first vCPU's stolen-time structure, None where none is configured
-    wall_clock_ns  the host's wall clock when virtual time was 0
+    wall_clock_ns  the host's wall clock when virtual time was 0, in Unix time: PTP's, and the board's real-time clock's
     initialised    whether KVM_ARM_VCPU_INIT has been done
     faults         what is broken (firmware/overlay.py, `with_faults`)
     """
@@ -265,7 +268,7 @@ class Config:
     el2_fast_path: bool = True
     ram: tuple[int, int] = (0x4000_0000, 0x800_0000)
     pv_time_base: int | None = None
-    wall_clock_ns: int = 0
+    wall_clock_ns: int = WALL_CLOCK_NS
     initialised: bool = True
     faults: tuple[AnyFault, ...] = ()
 

@@ -1,12 +1,13 @@
 """`make bench`: the figures that the README quotes, as ratios of medians within one run.
 
-    python -m tests.bench [trap] [start] [linux] [boot] [restore]
+    python -m tests.bench [trap] [start] [linux] [boot] [probe] [restore]
 
 Machines are noisy, so nothing here passes or fails: variants take turns, and only ratios are worth quoting, with QEMU turn by turn.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import statistics
@@ -22,8 +23,11 @@ import unicorn
 from unicorn import arm64_const as arm64
 
 from emu.checkpoint import Checkpoint
+from emu.commands.probe import PROBE, variants
 from emu.engine import Engine
 from emu.memory import MiB, Region
+from emu.probe import groups
+from emu.probe import probe as probed
 from emu.scheduler import Clock
 from emu.state import capture
 from emu.trap import TrapPath
@@ -246,6 +250,24 @@ def _to_line(command: list[str], environment: dict[str, str], line: bytes) -> by
     return printed
 
 
+def probe() -> None:
+    """Tell what each further firmware of a group costs: the whole group's time less that of two of it, one CPU each."""
+    if not _KERNEL.exists():
+        print("probe: needs `make kernels`\n")
+        return
+    options = argparse.ArgumentParser()
+    PROBE.add_options(options)
+    group = max(groups(variants(options.parse_args(["--kernel", str(_KERNEL)]))), key=len)
+    taken: dict[int, list[float]] = {2: [], len(group): []}
+    for _ in range(_BOOT_ROUNDS):
+        for count, seconds in taken.items():
+            before = time.perf_counter()
+            assert [finding.code for finding in probed(group[:count])] == [0] * count
+            seconds.append(time.perf_counter() - before)
+    further = [(all_ - two) / (len(group) - 2) for two, all_ in zip(*taken.values(), strict=True)]
+    print(f"probe: {statistics.median(further) * 1000:.0f} ms for each further firmware of a group of {len(group)}\n")
+
+
 _PAGES_TOUCHED: Final = 16  # and the page of the code
 _CALLS: Final = 19  # and SYSTEM_OFF
 _LOOPS_BETWEEN: Final = 630  # three instructions each
@@ -287,7 +309,7 @@ def restore() -> None:
     print()
 
 
-_BENCHMARKS: Final = {"trap": trap, "start": start, "linux": linux, "boot": boot, "restore": restore}
+_BENCHMARKS: Final = {"trap": trap, "start": start, "linux": linux, "boot": boot, "probe": probe, "restore": restore}
 
 
 def main(names: list[str]) -> int:

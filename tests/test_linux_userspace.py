@@ -149,3 +149,23 @@ def test_a_seed_is_another_schedule_and_the_same_one_every_time() -> None:
     assert [outcome for outcome, _ in consoles] == [(ExitCode.OK, "system off")] * 3
     assert [said_by_user_space(console) for _, console in consoles] == [["0-3"]] * 3
     assert consoles[0] == consoles[1] != consoles[2]
+
+
+def test_on_qemu_it_says_the_same_of_its_firmware_and_its_cpus(tmp_path: Path) -> None:
+    setup = setup_of("true", smp=4, host="qemu-7")
+    dtb = tmp_path / "tree.dtb"
+    dtb.write_bytes(Machine(setup).board.device_tree)
+    machine = ["-M", "virt", "-cpu", "cortex-a57", "-accel", "tcg,thread=single", "-smp", "4", "-m", "256", "-nographic", "-nic", "none"]
+    files = ["-kernel", str(real.kernel()), "-initrd", str(user_space()), "-append", setup.append, "-dtb", str(dtb)]
+    theirs = subprocess.run([real.qemu(), *machine, *files], check=True, capture_output=True, stdin=subprocess.DEVNULL, timeout=100).stdout
+
+    outcome, ours = run(setup)
+
+    assert outcome == (ExitCode.OK, "system off")
+    assert said_of_firmware(ours) == said_of_firmware(theirs.decode().replace("\r", ""))
+    assert "psci: PSCIv1.1 detected in firmware." in said_of_firmware(ours)
+    assert "SMP: Total of 4 processors activated." in said_of_firmware(ours)
+
+
+def said_of_firmware(console: str) -> list[str]:
+    return re.findall(r"^\[ *\d+\.\d+\] ((?:psci|smccc|smp|SMP|CPU\d+): .*)", console, re.MULTILINE)

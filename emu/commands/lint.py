@@ -22,7 +22,7 @@ from emu.lint.recorded import not_judged, read_trace
 from emu.lint.rules import Rule, rules_without
 from emu.lint.runs import Runner
 from emu.lint.sarif import as_sarif
-from emu.lint.texts import as_json, as_text, wants_broken
+from emu.lint.texts import as_json, as_text, counted, run_as_json, wants_broken
 from emu.lint.trace import Trace
 from emu.lists import show
 from emu.loader import MAX_ELF_BYTES, read_file
@@ -30,7 +30,7 @@ from emu.outcome import ExitCode
 from emu.symbols import Symbols
 from firmware.errors import UserError
 
-_MOST_INSTRUCTIONS: Final = "400000000"
+_MOST_INSTRUCTIONS: Final = "200000000"
 _MOST_OF_LINUX: Final = "4000000000"
 _CPUS: Final = "2"  # one CPU calls no CPU_ON
 _OF_A_RUN: Final = (
@@ -63,21 +63,28 @@ def _lint(options: argparse.Namespace) -> int:
 
 
 def _judge_guest(options: argparse.Namespace, rules: tuple[Rule, ...]) -> int:
+    if options.psci == "none":
+        raise UserError("-psci none: without firmware there is nothing to hold a guest's calls against")
     if options.kernel is None and options.bios is None:
         raise UserError("nothing to lint; give -kernel F, or --trace F for a recorded run")
+    fill_in(options)
+    findings, runner = Findings(rules), Runner()
+    probes = [probe for probe in PROBES if options.broken or not probe.broken]
+    with told_of_aborts(_tell_of_abort):
+        runs = lint(bases(options), probes, partial(_run, runner), findings)
+    image = options.symbols or options.kernel or options.bios
+    found = _with_lines(findings.all(), image)
+    return _report(options, rules, found, runs, {})
+
+
+def fill_in(options: argparse.Namespace) -> None:
+    """Put in what a user has left out, and faults for the files that hold them."""
     is_a_kernel = options.kernel is not None and is_linux(options.kernel)
     options.smp = _CPUS if options.smp is None and options.mpidr is None else options.smp
     options.max_insns = options.max_insns or (_MOST_OF_LINUX if is_a_kernel else _MOST_INSTRUCTIONS)
     if options.until is None and is_a_kernel:
         options.until = f"console:{LINUX_IS_UP.decode()}"
     options.fault = [str(fault) for fault in parse_faults(options.fault)]
-    findings, runner = Findings(rules), Runner()
-    probes = [probe for probe in PROBES if options.broken or not probe.broken]
-    with told_of_aborts(_tell_of_abort):
-        runs = lint(list(bases(options)), probes, partial(_run, runner), findings)
-    image = options.symbols or options.kernel or options.bios
-    found = _with_lines(findings.all(), image)
-    return _report(options, rules, found, f"{runs} runs", {})
 
 
 def _run(runner: Runner, firmware: Firmware) -> Trace:
@@ -102,7 +109,7 @@ def _judge_trace(options: argparse.Namespace, rules: tuple[Rule, ...]) -> int:
     findings = Findings(rules)
     findings.judge(trace)
     found = findings.all() if options.symbols is None else _with_lines(findings.all(), options.symbols)
-    return _report(options, rules, found, f"{len(trace.calls)} calls", not_judged(rules, trace))
+    return _report(options, rules, found, [trace], not_judged(rules, trace))
 
 
 def _with_lines(found: list[Finding], image: Path) -> list[Finding]:
@@ -114,18 +121,23 @@ def _with_lines(found: list[Finding], image: Path) -> list[Finding]:
     return found
 
 
-def _report(options: argparse.Namespace, rules: tuple[Rule, ...], found: list[Finding], judged: str, left: dict[str, list[str]]) -> int:
+def _report(
+    options: argparse.Namespace, rules: tuple[Rule, ...], found: list[Finding], runs: list[Trace], left: dict[str, list[str]]
+) -> int:
     if options.sarif:
         from importlib.metadata import version  # noqa: PLC0415  10 ms
 
         image = options.symbols or options.kernel or options.bios or options.trace
         print(json.dumps(as_sarif(rules, found, str(image), version("psci-emu")), indent=1))
     elif options.json:
-        print(json.dumps({"findings": [as_json(finding) for finding in found], "not_judged": left}, indent=1))
+        document = {"runs": list(map(run_as_json, runs)), "findings": list(map(as_json, found)), "not_judged": left}
+        print(json.dumps(document, indent=1))
     else:
         for line in as_text(found):
             print(line)
-        print(f"{judged}, {len(rules)} rules: {len(found) or 'no'} finding{'' if len(found) == 1 else 's'}")
+        print(f"{counted(len(runs), 'run')}, {counted(len(rules), 'rule')}: {counted(len(found), 'finding') if found else 'no findings'}")
+        if not any(trace.calls for trace in runs):
+            print(f"the guest made no call: {runs[0].sentence}")
         for reason, ids in left.items():
             print(f"not judged, since {reason}: {', '.join(ids)}")
     return ExitCode.CHECK_FAILED if any(finding.rule.level == "error" for finding in found) else ExitCode.OK

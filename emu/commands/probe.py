@@ -22,8 +22,11 @@ from firmware.errors import UserError, unknown
 from firmware.host import Host
 from firmware.hosts import HOSTS
 
-# The line with which Linux is done with bringing CPUs up; a guest that never says so runs to its end.
+# The line with which Linux is done with bringing CPUs up, and with one CPU the first after it has asked for all mitigations; a guest
+# that never says so runs to its end.
 LINUX_IS_UP = rb"SMP: Total of \d+ processors activated[^\n]*\n"
+LINUX_HAS_ASKED = rb"Dentry cache hash table entries[^\n]*\n"
+_APPEND = "earlycon console=ttyAMA0"  # without the latter, what earlycon has printed is printed again
 _MOST_INSTRUCTIONS = "4000000000"
 _MOST_JOBS = 64
 
@@ -32,7 +35,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `probe`."""
     parser.add_argument("--kernel", type=Path, metavar="F", help="ELF, arm64 Image (also gzip) or flat binary")
     parser.add_argument("--initrd", type=Path, metavar="F", help="initial RAM disk")
-    parser.add_argument("--append", default="earlycon", metavar="S", help="kernel command line; default earlycon")
+    parser.add_argument("--append", default=_APPEND, metavar="S", help=f"kernel command line; default {_APPEND}")
     parser.add_argument("--smp", default="1", metavar="N", help="CPUs, or cpus=N,clusters=M")
     parser.add_argument("-m", dest="memory", metavar="SIZE", help="RAM; default 128M")
     parser.add_argument("--cpu", default=DEFAULT_CPU, metavar="MODEL", help=f"default {DEFAULT_CPU}")
@@ -55,27 +58,28 @@ def _probe(options: argparse.Namespace) -> int:
         raise UserError(f"-j {jobs}: at most {_MOST_JOBS}")
     if options.diff is not None:
         options.hosts = ",".join(place.partition(":")[0] for place in options.diff)
-    variants = list(_variants(options))
-    if not variants:
+    asked = list(variants(options))
+    if not asked:
         raise UserError(f"--psci {options.psci}: none of the hosts offers it")
     if options.diff is not None:
-        return _diff([_named(place, variants) for place in options.diff], jobs)
+        return _diff([_named(place, asked) for place in options.diff], jobs)
     findings = []
-    for finding in probe(variants, jobs):
+    for finding in probe(asked, jobs):
         findings.append(finding)
         if not options.json:
             _tell(finding)
     if options.json:
         print(json.dumps([finding._asdict() for finding in findings], indent=1))
     else:
-        _summary(findings, len(groups(variants)))
+        _summary(findings, len(groups(asked)))
     return ExitCode.OK
 
 
-def _variants(options: argparse.Namespace) -> Iterator[Variant]:
+def variants(options: argparse.Namespace) -> Iterator[Variant]:
+    """Yield each firmware that the options ask for."""
     mpidrs = words.parse_smp(options.smp)
     memory = DEFAULT_RAM_BYTES if options.memory is None else parse_size(options.memory)
-    default_until = re.compile(LINUX_IS_UP) if is_linux(options.kernel) else None
+    default_until = re.compile(LINUX_IS_UP if len(mpidrs) > 1 else LINUX_HAS_ASKED) if is_linux(options.kernel) else None
     hosts = list(HOSTS) if options.hosts == "all" else list(dict.fromkeys(options.hosts.split(",")))
     for name in hosts:
         host = host_of(name)

@@ -91,8 +91,8 @@ def lint(
     probes: Iterable[Probe],
     run: Callable[[Firmware], Trace],
     findings: Findings,
-) -> int:
-    """Run the guest on every firmware and judge the runs; return how many runs there were."""
+) -> list[Trace]:
+    """Run the guest on every firmware and judge the runs; return them."""
     bases, probes = list(bases), list(probes)
     traces: dict[str, Trace] = {}
 
@@ -105,7 +105,7 @@ def lint(
     plain = [once(base.firmware) for base in bases]
     for base, trace in zip(bases, plain, strict=True):
         findings.compare(_probed(base, trace, probes, once) if base.probed else {BASE: trace})
-    return len(traces)
+    return list(traces.values())
 
 
 def _probed(base: Base, trace: Trace, probes: Iterable[Probe], run: Callable[[Firmware], Trace]) -> Mapping[str, Trace]:

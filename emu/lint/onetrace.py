@@ -23,7 +23,7 @@ _ARCH_OWNER, _VENDOR_HYP_OWNER = 0, 6
 _GENERAL_QUERIES: Final = 0xFF00  # DEN 0028, "General service queries": count, UID and revision
 _VENDOR_HYP_UID: Final = 0x8600_FF01
 _FEATURES: Final = 0x0A
-_FIRST_OF_1_0, _FIRST_OPTIONAL = 0x0A, 0x0B
+_FIRST_OPTIONAL: Final = 0x0B
 
 # DEN 0022, CPU_SUSPEND, power_state: StateID, StateType and PowerLevel of the original format, StateType and StateID of the extended.
 _ORIGINAL_FORMAT: Final = 0x0301_FFFF
@@ -96,9 +96,8 @@ def version_unsigned(_trace: Trace, call: Call, answers: _Answers) -> str | None
     version = answers.by_function.get("PSCI_VERSION")
     if version is None or version.code is None or version.code >= 0:
         return None
-    if (call.number or 0) >= _FIRST_OF_1_0 or call.fid in _ARCH_DISCOVERY:
-        return f"PSCI_VERSION answered {version.code}, and {call.function or hex(call.fid)} is called, which no version below 1.0 has"
-    return None
+    # What is called without asking PSCI_FEATURES is called whatever the version: that is another rule's.
+    return f"PSCI_VERSION answered {version.code}, and PSCI_FEATURES is called, which came with 1.0" if call.number == _FEATURES else None
 
 
 @_each

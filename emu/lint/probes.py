@@ -22,7 +22,6 @@ from emu.memory import Region, ram
 from emu.setup import Setup
 from firmware.abi import MASK32, MASK64, PSCI_1_0, Psci
 from firmware.dispatch import rows
-from firmware.errors import UserError
 from firmware.host import Host
 
 _Make = Callable[[Base, Trace], Firmware | None]
@@ -123,10 +122,7 @@ def _clusters(base: Base, _trace: Trace) -> Firmware | None:
     if base.options.mpidr is not None or base.options.dtb is not None or count < 2:
         return None
     mpidrs = ",".join(hex(vcpu << 8) for vcpu in range(count))
-    try:
-        firmware = base.again(mpidr=mpidrs, smp=str(count))
-    except UserError:
-        return None
+    firmware = base.again(mpidr=mpidrs, smp=str(count))
     return firmware._replace(words=f"{firmware.words} --mpidr {mpidrs}")
 
 

@@ -101,6 +101,7 @@ RULES: Final = (
         _PSCI,
         "PSCI_VERSION",
         one=onetrace.version_unsigned,
+        shown_by="version -1",
     ),
     Rule(
         "version-zero",
@@ -141,7 +142,7 @@ RULES: Final = (
         "SMCCC_VERSION is called unasked",
         "SMCCC 1.0 has none, and what an unknown call does there is the firmware's choice: PSCI_FEATURES says whether there is one.",
         _SMCCC,
-        "SMCCC_VERSION, discovery",
+        "SMCCC_VERSION",
         one=onetrace.smccc_version_unguarded,
     ),
     Rule(
@@ -168,9 +169,9 @@ RULES: Final = (
         "a result is compared in 64 bits",
         "A return code is a 32-bit number. Firmware that writes w0 leaves 0xffff_fffc for -4, and no error is recognised.",
         _SMCCC,
-        "SMC32/HVC32 argument passing, results",
+        "Return codes",
         several=compared.result_width,
-        needs=("errors 32",),
+        needs=("errors 32", "errors 64"),
     ),
     Rule(
         "arch-features-unguarded",
@@ -193,7 +194,7 @@ RULES: Final = (
         "a hypervisor's own call is made before its UID was read",
         "Every vendor numbers from 0. On another's hypervisor the same ID is another function.",
         _SMCCC,
-        "Vendor Specific Hypervisor Service, Call UID Query",
+        "General service queries, Call UID",
         one=onetrace.vendor_hyp_without_uid,
     ),
     Rule(

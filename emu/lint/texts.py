@@ -8,6 +8,7 @@ from typing import Any
 from emu.lint.findings import Finding
 from emu.lint.probes import PROBES
 from emu.lint.rules import Rule
+from emu.lint.trace import Trace
 
 
 def as_text(findings: Iterable[Finding]) -> Iterator[str]:
@@ -52,6 +53,21 @@ def as_json(finding: Finding) -> dict[str, Any]:
         "calls": list(finding.calls),
         "firmware": finding.firmware,
     }
+
+
+def run_as_json(trace: Trace) -> dict[str, Any]:
+    """Return a run as what JSON has."""
+    return {
+        "firmware": trace.firmware,
+        "calls": len(trace.calls),
+        "cpus_up": trace.cpus_up,
+        "code": trace.code,
+        "sentence": trace.sentence,
+    }
+
+
+def counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def wants_broken(rule: Rule) -> bool:

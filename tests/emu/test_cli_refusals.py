@@ -153,7 +153,7 @@ def test_an_option_we_do_not_have_is_refused_by_name(refuse: Refuse, option: str
     assert re.match(rf"option '?-{option}'? is not offered by psci-emu run", sentence)
 
 
-@pytest.mark.parametrize("command", ["lint", "fuzz"])
+@pytest.mark.parametrize("command", ["fuzz"])
 def test_a_planned_command_is_refused_by_name(refuse: Refuse, command: str) -> None:
     sentence = refuse(command=(command,))
 

@@ -396,6 +396,17 @@ def test_dumpdtb_writes_the_tree_and_runs_nothing(run: Run, tmp_path: Path) -> N
     assert tree.get_property("method", "/psci").value == "hvc"
 
 
+@pytest.mark.parametrize(("host", "powerdown"), [("spec", 0x0001_0000), ("kvm-6.12", 0x0001_0000), ("hafnium-secondary", 0x4000_0000)])
+def test_idle_states_have_the_hosts_format_of_power_state(run: Run, tmp_path: Path, host: str, powerdown: int) -> None:
+    blob = tmp_path / "virt.dtb"
+
+    assert run([off()], "-machine", f"virt,idle-states=on,dumpdtb={blob}", "-host", host, "-conduit", "hvc").code == 0
+
+    tree = fdt.parse_dtb(blob.read_bytes())
+    states = [tree.get_property("arm,psci-suspend-param", f"/cpus/idle-states/{name}").value for name in ("cpu-retention", "cpu-sleep")]
+    assert states == [0, powerdown]
+
+
 @pytest.mark.parametrize(("conduit", "method"), [("smc", "smc"), ("both", "hvc"), ("none", "hvc")])
 def test_the_conduit_option_decides_the_nodes_method(run: Run, tmp_path: Path, conduit: str, method: str) -> None:
     blob = tmp_path / "virt.dtb"

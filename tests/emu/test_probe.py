@@ -85,6 +85,29 @@ def test_a_guest_forked_at_its_first_call_says_and_calls_what_it_does_when_boote
     assert findings == {(each.host, each.psci): boot(each) for each in variants}
 
 
+def test_linux_is_asked_about_every_firmware_there_is(command: Run) -> None:
+    code, out, err = command("-kernel", str(real.kernel()), "-json", "-j", "2")
+
+    assert (code, err) == (0, "")
+    findings = [Finding(**each) for each in json.loads(out)]
+    assert {finding.host for finding in findings} == set(HOSTS)
+    assert {finding.code for finding in findings} == {0}
+    for finding in findings:
+        said = [line.removeprefix("psci: ") for line in finding.said if line.startswith("psci: ")]
+        # A board's own part of U-Boot may lack PSCI_VERSION, and Linux takes the -1 for a version.
+        version = "65535.65535" if finding.host == "u-boot-bare" else finding.psci
+        told = "Using PSCI v0.1 Function IDs from DT" if version == "0.1" else f"PSCIv{version} detected in firmware."
+        assert said[:2] == ["probing for conduit method from DT.", told]
+        assert len(set(said)) == len(said)
+
+
+def test_with_more_cpus_linux_is_asked_until_they_are_up(command: Run) -> None:
+    code, out, err = command("-kernel", str(real.kernel()), "-hosts", "kvm-6.12,qemu-7", "-psci", "default", "-smp", "2")
+
+    assert (code, err) == (0, "")
+    assert out.count("   SMP: Total of 2 processors activated.\n") == out.count("   CPUs up: 2; ") == 2
+
+
 def test_without_fork_every_firmware_has_a_boot_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     variants = every_version(elf_path("prober"), ["spec", "kvm-6.12"], smp=1)
     forked = list(probe(variants))

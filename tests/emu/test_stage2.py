@@ -10,11 +10,12 @@ import pytest
 from emu.memory import RAM_BASE, GiB, MiB
 from emu.outcome import ExitCode
 from emu.stage2 import TABLES, Stage2
-from tests.emu.programs import Bench, Part, exits, kept, ldr, mov, store
+from tests.emu.programs import ISB, TEXT, VECTORS, Bench, Part, copy, exits, kept, ldr, mov, set_system, store
 
 BLR_X9, RET = 0xD63F_0120, 0xD65F_03C0
 MOV_X19_1, MOV_X20_2 = 0xD280_0033, 0xD280_0054
 XN = 1 << 54
+S2AP, READS, BOTH = 3 << 6, 1 << 6, 3 << 6
 _ADDRESS = 0x0000_FFFF_FFFF_F000
 
 
@@ -54,11 +55,34 @@ def test_everything_is_mapped_one_to_one_and_execute_never(address: int) -> None
 def test_one_page_becomes_executable(address: int) -> None:
     stage_2 = Stage2()
 
-    stage_2.make_executable(address)
-    stage_2.make_executable(address + 2 * MiB)
+    stage_2.let_execute(address, address)
+    stage_2.let_execute(address + 2 * MiB, address)
 
     near = [address + distance for distance in (0, 0x1000, 2 * MiB, 2 * MiB + 0x1000, 4 * MiB)]
     assert [maps(stage_2, page) for page in near] == list(zip(near, (True, False, True, False, False), strict=True))
+    assert [leaf(stage_2, page)[0] & S2AP for page in near] == [READS, BOTH, READS, BOTH, BOTH]
+
+
+@pytest.mark.parametrize(
+    ("va", "pc", "executes", "executed"),
+    [
+        (0x8000_0123, 0x9000_0000, False, {}),
+        (0x7000_0123, 0x9000_0000, True, {RAM_BASE: 0x7000_0000}),
+        (0x8000_0123, 0x7000_0FFC, True, {RAM_BASE: 0x7000_0000}),
+    ],
+    ids=["by another address", "where it is executed", "by itself"],
+)
+def test_a_page_that_is_written_is_no_longer_executable_unless_the_engine_sees_it(
+    va: int, pc: int, executes: bool, executed: dict[int, int]
+) -> None:
+    stage_2 = Stage2()
+    stage_2.let_execute(RAM_BASE + 0x10, 0x7000_0010)
+
+    stage_2.let_write(RAM_BASE + 0x123, va, pc)
+
+    assert maps(stage_2, RAM_BASE) == (RAM_BASE, executes)
+    assert leaf(stage_2, RAM_BASE)[0] & S2AP == BOTH
+    assert stage_2.executed == executed
 
 
 def test_the_tables_are_not_mapped() -> None:
@@ -70,7 +94,7 @@ def test_without_a_table_left_a_whole_block_becomes_executable() -> None:
     pages = [RAM_BASE + number * 2 * MiB for number in range(600)]
 
     for page in pages:
-        stage_2.make_executable(page)
+        stage_2.let_execute(page, page)
 
     assert [maps(stage_2, page) for page in pages] == [(page, True) for page in pages]
     assert maps(stage_2, pages[0] + 0x1000) == (pages[0] + 0x1000, False)
@@ -95,3 +119,29 @@ def test_a_page_is_data_then_code_then_other_code(bench: Bench) -> None:
 
     assert outcome.code == ExitCode.OK
     assert kept(machine)[:3] == (1, 2, RET << 32 | MOV_X20_2)
+
+
+# A level 1 block of VMSAv8-64 stage 1: AF, inner shareable, attributes 0, EL1 reads and writes; PXN.
+BLOCK, PXN = 1 << 10 | 3 << 8 | 1, 1 << 53
+TABLE = RAM_BASE + 48 * MiB
+ALIAS = 2 * GiB - RAM_BASE
+
+
+def test_code_that_is_overwritten_through_another_address_is_executed_as_it_is_then(bench: Bench) -> None:
+    code = VECTORS
+    maps_twice: list[Part] = [
+        *(mov(9, TABLE), mov(10, RAM_BASE | BLOCK), store(10, 9, 8), mov(10, RAM_BASE | BLOCK | PXN), store(10, 9, 16)),
+        *set_system("MAIR_EL1", 0xFF),
+        *set_system("TCR_EL1", 1 << 23 | 3 << 12 | 1 << 10 | 1 << 8 | 25),  # TTBR0 alone, 39 bits of address
+        *(set_system("TTBR0_EL1", TABLE), ISB),
+        *(set_system("SCTLR_EL1", 0x30D0_0801 | 1 << 12 | 1 << 2), ISB),
+    ]
+    writes: list[Part] = [mov(9, code), mov(11, code + ALIAS), mov(10, RET << 32 | MOV_X19_1), store(10, 11), BLR_X9, copy(21, 19)]
+    overwrites: list[Part] = [mov(10, RET << 32 | MOV_X20_2), store(10, 11), BLR_X9]
+    again: list[Part] = [mov(10, RET << 32 | MOV_X19_1), store(10, 11), mov(19, 0), BLR_X9]
+
+    outcome, machine = bench.run(maps_twice, writes, overwrites, again, exits(0))
+
+    assert code // 0x1000 != TEXT // 0x1000
+    assert outcome.code == ExitCode.OK
+    assert kept(machine)[:3] == (1, 2, 1)

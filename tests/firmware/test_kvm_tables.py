@@ -12,7 +12,7 @@ import pytest
 
 from firmware.abi import MASK64, PowerState, Version
 from firmware.errors import RegisterError
-from firmware.host import Mitigations
+from firmware.host import WALL_CLOCK_NS, Mitigations
 from firmware.trap import Conduit, Effect, Enter, EntryState, Reply, Resume, Runnable, SystemEvent, SystemEventType, Trap
 from tests.firmware.harness import ENTRY, V0_1, V0_2, V1_0, V1_1, make
 
@@ -223,7 +223,7 @@ CALLS = (
     Call("CALL_UID", (0x8600_FF01,), (0xB66F_B428, 0xE911_C52E, 0x564B_CAA9, 0x743A_004D)),
     Call("VENDOR_HYP_FEATURES", (0x8600_0000,), (0x3, 0, 0, 0)),
     Call("PTP of a third counter", (0x8600_0001, 2), NOT_SUPPORTED),
-    Call("PTP at power-on", (0x8600_0001, HI | 1), OK),
+    Call("PTP at power-on", (0x8600_0001, HI | 1), (WALL_CLOCK_NS >> 32, WALL_CLOCK_NS & 0xFFFF_FFFF, 0, 0)),
     Call("DISCOVER_IMPL_VER", (0xC600_0040,), NOT_SUPPORTED),
     # 1c protected guests' calls
     *(Call(f"pKVM call {fid:#x}", (fid, 0), NOT_SUPPORTED) for fid in (0xC600_0002, 0xC600_0003, 0xC600_0004, 0xC600_0007)),
