@@ -96,6 +96,7 @@ def test_the_images_are_what_their_sources_say(tmp_path: Path) -> None:
 
     for name in IMAGES:
         assert (tmp_path / "bin" / f"{name}.bin").read_bytes() == image(name).read_bytes(), f"{name}: `make -C tests/images` was forgotten"
+    assert (tmp_path / "bin" / "lines.elf").read_bytes() == (FOLDER / "bin" / "lines.elf").read_bytes()
 
 
 def test_every_image_is_built_and_every_built_image_has_a_test() -> None:
