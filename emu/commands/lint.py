@@ -32,7 +32,7 @@ from firmware.errors import UserError
 
 _MOST_INSTRUCTIONS: Final = "200000000"
 _MOST_OF_LINUX: Final = "4000000000"
-_CPUS: Final = "2"  # one CPU calls no CPU_ON
+_CPUS: Final = "2"  # who has one CPU calls no CPU_ON
 _OF_A_RUN: Final = (
     *("kernel", "bios", "initrd", "dtb", "smp", "mpidr", "memory", "fault", "max_insns", "timeout", "until", "broken"),
     *("host", "psci", "conduit", "smccc", "fwreg", "cap", "host_cpu"),
@@ -82,8 +82,9 @@ def fill_in(options: argparse.Namespace) -> None:
     is_a_kernel = options.kernel is not None and is_linux(options.kernel)
     options.smp = _CPUS if options.smp is None and options.mpidr is None else options.smp
     options.max_insns = options.max_insns or (_MOST_OF_LINUX if is_a_kernel else _MOST_INSTRUCTIONS)
-    if options.until is None and is_a_kernel:
-        options.until = f"console:{LINUX_IS_UP.decode()}"
+    if is_a_kernel:
+        options.append = options.append or "earlycon"
+        options.until = options.until or f"console:{LINUX_IS_UP.decode()}"
     options.fault = [str(fault) for fault in parse_faults(options.fault)]
 
 

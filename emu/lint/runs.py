@@ -40,6 +40,8 @@ class Runner:
         if firmware.scribbles:
             _scribble(machine)
         outcome = machine.run()
+        if outcome.code == ExitCode.CHECK_FAILED and not machine.is_over:  # --until was not met, and a limit was
+            outcome = Outcome(ExitCode.LIMIT, outcome.sentence)
         if len(notes.calls) >= _MOST_CALLS and outcome.code == ExitCode.INTERRUPTED:
             outcome = Outcome(ExitCode.LIMIT, f"limit reached: {_MOST_CALLS} calls")
         return Trace(
