@@ -1,6 +1,6 @@
 """The Unicorn engine: memory, registers by name, one context per vCPU, exact slices, hooks.
 
-1. `emu/unicorn.py` is Unicorn's C interface; only this file, `emu/registers.py` and `emu/trap.py` use it.
+1. `emu/unicorn.py` is Unicorn's C interface; this file uses it, and what is cut out of it: registers, sieve, syndrome and trap.
 2. One engine for the machine; a vCPU is a saved context. A slice is a number of instructions, never a timer: a stop from another
    thread re-executes loads and stores. It ends with a block (`emu/budget.py`); a run that is exact to the instruction makes the engine
    forget its translations, as does the next slice.
@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-import struct
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -41,8 +40,9 @@ from emu.registers import (
     Register,
     SystemRegister,
 )
-from emu.sieve import Sieve
+from emu.sieve import served
 from emu.stage2 import TABLES, VTCR, VTTBR, Stage2
+from emu.syndrome import Syndrome, daif_syndrome
 from emu.unicorn import Context, check, library
 from firmware.abi import ENTRY_PSTATE
 
@@ -69,7 +69,6 @@ _UNMAPPED: Final = {
 }
 
 _INTERRUPT: Final = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32)
-_SYSTEM_REGISTER: Final = ctypes.CFUNCTYPE(ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p, ctypes.c_void_p)
 _INVALID: Final = ctypes.CFUNCTYPE(
     ctypes.c_bool, ctypes.c_void_p, ctypes.c_int, ctypes.c_uint64, ctypes.c_int, ctypes.c_int64, ctypes.c_void_p
 )
@@ -92,9 +91,6 @@ _EC_INSTRUCTION_ABORT_LOWER: Final = 0x20
 _FSC_KIND, _FSC_PERMISSION = 0x3C, 0x0C
 _WNR: Final = 1 << 6
 _SCTLR_M: Final = 1
-
-_SCRATCH: Final = Region(0x1000, 0x1000)
-_SYNDROMES: Final = (0x5600_1234, 0xF200_4321)  # SVC #0x1234, BRK #0x4321
 
 
 class EngineError(Exception):
@@ -141,8 +137,7 @@ class Engine:
         self.was_stopped = False
         self._hook(unicorn.UC_HOOK_BLOCK, self._budget.callback, user_data=self._budget.argument)
         self._go_to_el1(cpu)
-        self._scratch = Context(self.handle)
-        self._syndrome, self._fault_address, self._target_el = self._find_syndrome()
+        self._syndrome = Syndrome(self.handle)
         # A context is a vCPU's whole state; the second set stays as at power-on.
         self._contexts = [self._power_on_context(mpidr) for mpidr in mpidrs]
         self._pristine = [self._power_on_context(mpidr) for mpidr in mpidrs]
@@ -299,44 +294,8 @@ class Engine:
 
     def exception_syndrome(self) -> tuple[int, int, int]:
         """Return (ESR, FAR, target exception level) of the exception whose callback is running."""
-        library.uc_context_save(self.handle, self._scratch.pointer)
-        return self._syndrome.value or self._daif_syndrome(), self._fault_address.value, self._target_el.value
-
-    def _daif_syndrome(self) -> int:
-        # The engine loses the syndrome of MSR DAIFSet and DAIFClr that EL0 may not execute (none is ever 0, since IL is set): EC 0x18,
-        # as for a trapped MSR (Arm ARM, ESR_ELx, "ISS encoding for an exception from MSR, MRS, or System instruction execution").
-        word = self.instruction_at(self.pc.get()) or 0
-        op1, crm, op2 = word >> 16 & 7, word >> 8 & 15, word >> 5 & 7
-        return 0x6200_0000 | op2 << 17 | op1 << 14 | 4 << 10 | 31 << 5 | crm << 1
-
-    def _find_syndrome(self) -> tuple[ctypes.c_uint32, ctypes.c_uint64, ctypes.c_uint32]:
-        # The API has no syndrome, but a context holds it: run one SVC and one BRK with known immediates and look where a
-        # context then holds both syndromes. `env->exception` is {u32 syndrome, u32 fsr, u64 vaddress, u32 target_el}.
-        context = self._scratch
-        images: list[bytes] = []
-
-        def on_interrupt(_uc: int, _number: int) -> None:
-            library.uc_context_save(self.handle, context.pointer)
-            images.append(ctypes.string_at(context.pointer, context.size_bytes))
-            self.stop()
-
-        before, page = Context(self.handle), mmap.mmap(-1, _SCRATCH.size_bytes)
-        page[:8] = struct.pack("<2I", 0xD400_0001 | 0x1234 << 5, 0xD420_0000 | 0x4321 << 5)
-        self._map(_SCRATCH, unicorn.UC_PROT_ALL, page)
-        callback = _INTERRUPT(on_interrupt)
-        hook = self._add_hook(unicorn.UC_HOOK_INTR, callback)
-        for address in (_SCRATCH.base, _SCRATCH.base + 4):
-            self.pc.set(address)
-            self._emulate(1)
-        check(library.uc_hook_del(self.handle, hook))
-        check(library.uc_mem_unmap(self.handle, ctypes.c_uint64(_SCRATCH.base), ctypes.c_size_t(_SCRATCH.size_bytes)))
-        self.flush_translations()
-        self._load(before)
-        found = [_find_all(image, struct.pack("<I", syndrome)) for image, syndrome in zip(images, _SYNDROMES, strict=True)]
-        offsets = found[0] & found[1]
-        assert len(offsets) == 1, f"the engine's context holds the syndrome at {sorted(offsets)}"
-        base = context.address + offsets.pop()
-        return ctypes.c_uint32.from_address(base), ctypes.c_uint64.from_address(base + 8), ctypes.c_uint32.from_address(base + 16)
+        esr, far, target_el = self._syndrome.read()
+        return esr or daif_syndrome(self.instruction_at(self.pc.get()) or 0), far, target_el
 
     # ---- vCPUs
 
@@ -482,39 +441,8 @@ class Engine:
 
         may  whether EL0 may access the register; where it may not, the engine raises the exception it should
         """
-        by_key_read = {_key(register): (register, reader) for register, reader in readers.items()}
-        by_key_write = {_key(register): (register, writer) for register, writer in writers.items()}
-        pstate = self.pstate
-        string_at, result, write = ctypes.string_at, ctypes.c_uint64(), library.uc_reg_write
-        pointer = ctypes.c_void_p(ctypes.addressof(result))
-        self._keep.append(result)
-
-        def on_mrs(_uc: int, target: int, cp_reg: int, _user: int) -> int:
-            found = by_key_read.get(string_at(cp_reg, 20))
-            if found is None or not (pstate.get() & PSTATE_EL or may(found[0])):
-                return 0
-            try:
-                result.value = found[1]()
-                write(self.handle, ctypes.c_int(target), pointer)
-            except BaseException as error:
-                self.fail(error)
-            return 1
-
-        def on_msr(_uc: int, _source: int, cp_reg: int, _user: int) -> int:
-            found = by_key_write.get(string_at(cp_reg, 20))
-            if found is None or not (pstate.get() & PSTATE_EL or may(found[0])):
-                return 0
-            try:
-                found[1](ctypes.c_uint64.from_address(cp_reg + 24).value)
-            except BaseException as error:
-                self.fail(error)
-            return 1
-
-        for callback, served, instruction in (
-            (on_mrs, readers, unicorn.UC_ARM64_INS_MRS),
-            (on_msr, writers, unicorn.UC_ARM64_INS_MSR),
-        ):
-            sieve = Sieve(_SYSTEM_REGISTER(callback), served)
+        mrs, msr = served(self.handle, readers, writers, lambda register: bool(self.pstate.get() & PSTATE_EL) or may(register), self.fail)
+        for sieve, instruction in ((mrs, unicorn.UC_ARM64_INS_MRS), (msr, unicorn.UC_ARM64_INS_MSR)):
             self._keep.append(sieve)
             self._hook(unicorn.UC_HOOK_INSN, sieve.callback, instruction, user_data=sieve.argument)
 
@@ -539,16 +467,3 @@ class Engine:
         rest = tuple(ctypes.c_int(value) for value in extra)
         check(library.uc_hook_add(self.handle, ctypes.byref(hook), ctypes.c_int(kind), callback, user_data, *everywhere, *rest))
         return hook
-
-
-def _key(register: SystemRegister) -> bytes:
-    op0, op1, crn, crm, op2 = register
-    return struct.pack("<5I", crn, crm, op0, op1, op2)
-
-
-def _find_all(image: bytes, needle: bytes) -> set[int]:
-    found, at = set(), image.find(needle)
-    while at >= 0:
-        found.add(at)
-        at = image.find(needle, at + 1)
-    return {at for at in found if at % 4 == 0}

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import ctypes
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import Any, Final
 
 from emu.machinecode import executable
 from emu.registers import SystemRegister
+from emu.unicorn import library
 
 # u32 callback(engine, u32 register, struct {u32 crn; ...} *accessed, struct {callback *python; u32 crns} *sieve):
 #     return sieve->crns >> accessed->crn & 1 ? sieve->python(engine, register, accessed, sieve) : 0;
@@ -41,6 +42,12 @@ _CODE: Final = {
 }
 
 
+_CALLBACK: Final = ctypes.CFUNCTYPE(ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p, ctypes.c_void_p)
+# uc_arm64_cp_reg: u32 crn, crm, op0, op1, op2; u64 value.
+_KEY_BYTES: Final = 20
+_VALUE_AT: Final = 24
+
+
 class _Sieve(ctypes.Structure):
     _fields_ = (("python", ctypes.c_void_p), ("crns", ctypes.c_uint32))
 
@@ -63,3 +70,49 @@ class Sieve:
 @cache
 def _native() -> Any | None:
     return executable(_CODE)
+
+
+def served(
+    handle: ctypes.c_void_p,
+    readers: Mapping[SystemRegister, Callable[[], int]],
+    writers: Mapping[SystemRegister, Callable[[int], None]],
+    may: Callable[[SystemRegister], bool],
+    fail: Callable[[BaseException], None],
+) -> tuple[Sieve, Sieve]:
+    """Return what serves MRS by readers[register]() and MSR by writers[register](value).
+
+    may   whether the current exception level may access the register; where it may not, the engine raises the exception it should
+    fail  takes what a reader or writer raises
+    """
+    by_key_read = {_key(register): (register, reader) for register, reader in readers.items()}
+    by_key_write = {_key(register): (register, writer) for register, writer in writers.items()}
+    string_at, result, write = ctypes.string_at, ctypes.c_uint64(), library.uc_reg_write
+    pointer = ctypes.byref(result)
+
+    def on_mrs(_uc: int, target: int, cp_reg: int, _user: int) -> int:
+        found = by_key_read.get(string_at(cp_reg, _KEY_BYTES))
+        if found is None or not may(found[0]):
+            return 0
+        try:
+            result.value = found[1]()
+            write(handle, ctypes.c_int(target), pointer)
+        except BaseException as error:
+            fail(error)
+        return 1
+
+    def on_msr(_uc: int, _source: int, cp_reg: int, _user: int) -> int:
+        found = by_key_write.get(string_at(cp_reg, _KEY_BYTES))
+        if found is None or not may(found[0]):
+            return 0
+        try:
+            found[1](ctypes.c_uint64.from_address(cp_reg + _VALUE_AT).value)
+        except BaseException as error:
+            fail(error)
+        return 1
+
+    return Sieve(_CALLBACK(on_mrs), readers), Sieve(_CALLBACK(on_msr), writers)
+
+
+def _key(register: SystemRegister) -> bytes:
+    op0, op1, crn, crm, op2 = register
+    return struct.pack("<5I", crn, crm, op0, op1, op2)

@@ -13,7 +13,7 @@ from firmware.hosts import HOSTS
 ROOT = Path(__file__).parents[2]
 FIRMWARE = sorted((ROOT / "firmware").rglob("*.py"))
 EMU = sorted((ROOT / "emu").rglob("*.py"))
-UNICORN_FILES = {"unicorn.py", "engine.py", "registers.py", "trap.py"}
+UNICORN_FILES = {"unicorn.py", "engine.py", "registers.py", "sieve.py", "syndrome.py", "trap.py"}
 
 
 def imported(source: Path) -> set[str]:
