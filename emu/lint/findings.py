@@ -21,7 +21,7 @@ class Finding:
 
     site      the call site, None where there is no call to show
     function  what is called there, None for none or for an ID without a name
-    calls     the last calls up to that one, in words
+    calls     the last calls up to that one, or to the one that gives it away, in words
     line      file and line, where the image's DWARF has them
     firmware  what it was seen on
     """
@@ -75,7 +75,8 @@ class Findings:
 
 
 def _finding(rule: Rule, hit: Hit, call: Call | None) -> Finding:
-    end = len(hit.trace.calls) if hit.at is None else hit.at + 1
+    last = hit.at if hit.seen is None else hit.seen
+    end = len(hit.trace.calls) if last is None else last + 1
     calls = hit.trace.calls[max(0, end - _CALLS_SHOWN) : end]
     return Finding(
         rule=rule,

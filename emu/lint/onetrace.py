@@ -36,11 +36,16 @@ _LAST_WORDS: Final = 200
 
 
 class Hit(NamedTuple):
-    """Where a rule is broken: the call's position in the run, None where what is wrong is that there is none; and how."""
+    """Where a rule is broken, and how.
+
+    at    the position in the run of the call to blame, None where what is wrong is that there is none
+    seen  the position of the call that gives it away, None where that is the same one
+    """
 
     trace: Trace
     at: int | None
     detail: str
+    seen: int | None = None
 
 
 class _Answers(NamedTuple):
@@ -57,10 +62,6 @@ class _Answers(NamedTuple):
             self.features[call.x[1] & MASK32] = call.code
         elif call.function == "SMCCC_ARCH_FEATURES":
             self.arch_features[call.x[1] & MASK32] = call.code
-
-    def code(self, function: str) -> int | None:
-        call = self.by_function.get(function)
-        return None if call is None else call.code
 
 
 _Check = Callable[[Trace, Call, _Answers], str | None]
@@ -84,20 +85,35 @@ def _owner(call: Call) -> int:
     return call.fid >> OWNER_SHIFT & OWNER_MASK
 
 
-def _refused(code: int | None) -> bool:
-    return code is not None and code < 0 and code != Psci.NOT_SUPPORTED
+def _misread(asks: Callable[[Call], bool], gives_away: Callable[[Call], bool]) -> Callable[[Trace], Iterator[Hit]]:
+    """Make a rule that blames a question whose answer was an error, once a call follows that only a better answer would permit."""
+
+    def rule(trace: Trace) -> Iterator[Hit]:
+        blamed: int | None = None
+        for at, call in enumerate(trace.calls):
+            if asks(call):
+                blamed = at if call.code is not None and call.code < 0 else None
+            elif blamed is not None and gives_away(call):
+                answered = trace.calls[blamed]
+                detail = f"{answered.function} answered {answered.code}, and {_named(call)} is called all the same"
+                yield Hit(trace, blamed, detail, at)
+                blamed = None
+
+    return rule
+
+
+def _named(call: Call) -> str:
+    return call.function or hex(call.fid)
 
 
 # ---- versions and discovery
 
-
-@_each
-def version_unsigned(_trace: Trace, call: Call, answers: _Answers) -> str | None:
-    version = answers.by_function.get("PSCI_VERSION")
-    if version is None or version.code is None or version.code >= 0:
-        return None
-    # What is called without asking PSCI_FEATURES is called whatever the version: that is another rule's.
-    return f"PSCI_VERSION answered {version.code}, and PSCI_FEATURES is called, which came with 1.0" if call.number == _FEATURES else None
+# What is called without asking PSCI_FEATURES is called whatever the version: that is another rule's.
+version_unsigned: Final = _misread(lambda call: call.function == "PSCI_VERSION", lambda call: call.number == _FEATURES)
+smccc_unsigned: Final = _misread(
+    lambda call: call.fid == _SMCCC_VERSION,
+    lambda call: _owner(call) == _ARCH_OWNER and bool(call.fid >> 31) and call.fid != _SMCCC_VERSION,
+)
 
 
 @_each
@@ -119,14 +135,6 @@ def smccc_version_unguarded(_trace: Trace, call: Call, answers: _Answers) -> str
         return "SMCCC_VERSION is called, and PSCI_FEATURES was not asked whether there is one"
     answered = answers.features[_SMCCC_VERSION]
     return "SMCCC_VERSION is called, and PSCI_FEATURES had refused it" if answered in (None, Psci.NOT_SUPPORTED) else None
-
-
-@_each
-def smccc_unsigned(_trace: Trace, call: Call, answers: _Answers) -> str | None:
-    answered = answers.code("SMCCC_VERSION")
-    if _owner(call) != _ARCH_OWNER or call.fid == _SMCCC_VERSION or not call.fid >> 31 or answered is None or answered >= 0:
-        return None
-    return f"SMCCC_VERSION answered {answered}, and {call.function or hex(call.fid)} is called, which SMCCC 1.0 does not have"
 
 
 @_each
@@ -157,17 +165,21 @@ def optional_without_features(trace: Trace, call: Call, answers: _Answers) -> st
     if (call.number or 0) < _FIRST_OPTIONAL or call.fid in trace.tree.ids:
         return None
     if call.fid not in answers.features:
-        return f"{call.function or hex(call.fid)} is called, and PSCI_FEATURES was not asked whether there is one"
+        return f"{_named(call)} is called, and PSCI_FEATURES was not asked whether there is one"
     answered = answers.features[call.fid]
     return f"{call.function} is called, and PSCI_FEATURES had refused it" if answered in (None, Psci.NOT_SUPPORTED) else None
 
 
-@_each
-def features_ne_minus_one(_trace: Trace, call: Call, answers: _Answers) -> str | None:
-    answered = answers.features.get(call.fid)
-    if not _refused(answered):
-        return None
-    return f"PSCI_FEATURES answered {answered} for {call.function or hex(call.fid)}, and it is called"
+def features_ne_minus_one(trace: Trace) -> Iterator[Hit]:
+    refused: dict[int, int] = {}  # by function ID: where PSCI_FEATURES was asked last, if it refused, and not with -1
+    for at, call in enumerate(trace.calls):
+        if call.function == "PSCI_FEATURES":
+            refused.pop(call.x[1] & MASK32, None)
+            if call.code is not None and call.code < 0 and call.code != Psci.NOT_SUPPORTED:
+                refused[call.x[1] & MASK32] = at
+        elif call.fid in refused:
+            asked = refused.pop(call.fid)
+            yield Hit(trace, asked, f"PSCI_FEATURES answered {trace.calls[asked].code} for {_named(call)}, and it is called", at)
 
 
 @_each
@@ -177,7 +189,7 @@ def vendor_hyp_without_uid(_trace: Trace, call: Call, answers: _Answers) -> str 
     uid = next((each for each in answers.by_function.values() if each.fid == _VENDOR_HYP_UID), None)
     if uid is not None and uid.code != Psci.NOT_SUPPORTED:
         return None
-    return f"{call.function or hex(call.fid)} is one vendor's, and nobody has asked whose hypervisor this is"
+    return f"{_named(call)} is one vendor's, and nobody has asked whose hypervisor this is"
 
 
 @_each
