@@ -2,7 +2,8 @@
 
 1. The only file that knows both sides of a controller (emu/devices/gicv2.py, gicv3.py): its frames in the memory map, its system
    registers, and what a vCPU is signalled.
-2. A vCPU takes an interrupt before the first instruction at which it is signalled and not masked, of its turn (emu/budget.py).
+2. A vCPU takes an interrupt before the first instruction at which it is signalled and not masked, of its turn (emu/budget.py). One
+   that its own load or store raises comes at the end of the block that is in: memory accesses end none.
 3. Without a controller a timer's output itself is the event that wakes its vCPU, and nothing is ever taken.
 """
 

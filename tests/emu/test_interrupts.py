@@ -159,6 +159,34 @@ def test_an_interrupt_that_becomes_pending_with_irqs_unmasked_is_taken_soon_afte
     assert kept(machine)[0] <= 1
 
 
+@pytest.mark.parametrize("step", [None, 1, 2, 3, 7, 1000])
+def test_an_interrupt_that_the_priority_mask_lets_through_is_taken_before_the_next_instruction(bench: Bench, step: int | None) -> None:
+    program: list[Part] = [vectors_here(), gic_on(3), set_system("ICC_PMR_EL1", 0), movz(19, 0), adr(25, "next"), sends(3, 1), IRQ_CLEAR]
+    program += [[add(19, 19, 1)] * 3, mov(9, 0xF0), msr("ICC_PMR_EL1", 9), Label("next"), [add(19, 19, 1)] * 5, exits(1), takes(3)]
+    machine = bench.machine(*program, gic=3)
+    outcome = None
+
+    while outcome is None:
+        outcome = machine.step(step)
+
+    assert outcome.code == 7
+    assert (kept(machine)[0], kept(machine)[1]) == (3, kept(machine)[6])
+
+
+@pytest.mark.parametrize("step", [None, 1, 2, 3, 7, 1000])
+def test_a_timer_that_is_set_in_the_past_interrupts_before_the_next_instruction(bench: Bench, step: int | None) -> None:
+    program: list[Part] = [vectors_here(), gic_on(2), movz(19, 0), adr(25, "next"), IRQ_CLEAR, mov(9, 1), msr("CNTV_CTL_EL0", 9)]
+    program += [Label("next"), [add(19, 19, 1)] * 5, exits(1), takes(2)]
+    machine = bench.machine(*program, gic=2)
+    outcome = None
+
+    while outcome is None:
+        outcome = machine.step(step)
+
+    assert outcome.code == 7
+    assert (kept(machine)[0], kept(machine)[1]) == (0, kept(machine)[6])
+
+
 @VERSIONS
 @pytest.mark.parametrize("spin", ["count", "idle", "masked idle"])
 def test_a_timer_interrupts_again_and_again(bench: Bench, gic: int, spin: str) -> None:
