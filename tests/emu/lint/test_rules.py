@@ -85,8 +85,8 @@ CASES: Final[list[tuple[str, list[Made], int, list[Made]]]] = [
     ("smccc-version-unguarded", [Made(FEATURES, (SMCCC_VERSION,), -1), S11], 1, [Made(FEATURES, (SMCCC_VERSION,), -2), S11]),
     (
         "smccc-unsigned",
-        [Made(SMCCC_VERSION, answer=-1), Made(ARCH_FEATURES, (WORKAROUND_0,))],
-        1,
+        [Made(SMCCC_VERSION, answer=-1), Made(ARCH_FEATURES, (WORKAROUND_1,))],
+        0,
         [S11, Made(ARCH_FEATURES, (WORKAROUND_1,))],
     ),
     (
