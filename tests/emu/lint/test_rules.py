@@ -61,7 +61,6 @@ def _call(at: int, made: Made) -> Call:
         x=(made.fid, x1, x2, x3),
         function=None if function is None else function.name,
         returned=None if made.answer is None else made.answer & MASK64,
-        undefined=False,
         site=Site(0x4000_0000 + 4 * at, None, 0x4000_0000 + 4 * at),
         words="",
     )
