@@ -104,7 +104,7 @@ def test_every_image_is_built_and_every_built_image_has_a_test() -> None:
 
     assert line is not None
     assert tuple(line[1].split()) == IMAGES
-    assert {path.name for path in (FOLDER / "bin").iterdir()} == {f"{name}.bin" for name in IMAGES}
+    assert {path.name for path in (FOLDER / "bin").iterdir()} == {"lines.elf", *(f"{name}.bin" for name in IMAGES)}
 
 
 @pytest.mark.parametrize("name", IMAGES)

@@ -24,11 +24,13 @@ _GENERAL_QUERIES: Final = 0xFF00  # DEN 0028, "General service queries": count, 
 _VENDOR_HYP_UID: Final = 0x8600_FF01
 _FEATURES: Final = 0x0A
 _FIRST_OPTIONAL: Final = 0x0B
+_CPU_SUSPEND, _SET_SUSPEND_MODE = 0x8400_0001, 0x0F
 
 # DEN 0022, CPU_SUSPEND, power_state: StateID, StateType and PowerLevel of the original format, StateType and StateID of the extended.
 _ORIGINAL_FORMAT: Final = 0x0301_FFFF
 _EXTENDED_FORMAT: Final = 0x4FFF_FFFF
-_EXTENDED_BIT: Final = 1 << 1
+# PSCI_FEATURES of CPU_SUSPEND.
+_OS_INITIATED_BIT, _EXTENDED_BIT = 1 << 0, 1 << 1
 
 _ENDS_NOWHERE: Final = (ExitCode.DEADLOCK, ExitCode.NO_PROGRESS, ExitCode.LIMIT)
 _SPEAKS_OF_RESET: Final = re.compile(r"\b(?:reboot|reset|restart)", re.IGNORECASE)
@@ -54,6 +56,11 @@ class _Answers(NamedTuple):
     by_function: dict[str, Call]
     features: dict[int, int | None]  # by the function ID that PSCI_FEATURES was asked for
     arch_features: dict[int, int | None]
+
+    @property
+    def of_cpu_suspend(self) -> int:
+        """What PSCI_FEATURES said of CPU_SUSPEND, 0 where nobody asked or it was refused."""
+        return max(0, *(self.features.get(fid) or 0 for fid in (_CPU_SUSPEND, _CPU_SUSPEND | SMC64)))
 
     def note(self, call: Call) -> None:
         if call.function is not None:
@@ -164,6 +171,8 @@ def arch_call_unguarded(_trace: Trace, call: Call, answers: _Answers) -> str | N
 def optional_without_features(trace: Trace, call: Call, answers: _Answers) -> str | None:
     if (call.number or 0) < _FIRST_OPTIONAL or call.fid in trace.tree.ids:
         return None
+    if call.number == _SET_SUSPEND_MODE and answers.of_cpu_suspend & _OS_INITIATED_BIT:
+        return None  # DEN 0022, SET_SUSPEND_MODE: whoever has the mode has the call
     if call.fid not in answers.features:
         return f"{_named(call)} is called, and PSCI_FEATURES was not asked whether there is one"
     answered = answers.features[call.fid]
@@ -294,8 +303,7 @@ def cpu_off_arg(trace: Trace, call: Call, _answers: _Answers) -> str | None:
 def powerstate_format(_trace: Trace, call: Call, answers: _Answers) -> str | None:
     if call.function != "CPU_SUSPEND" or call.number is None:
         return None
-    offered = max((code for fid, code in answers.features.items() if code is not None and fid & ~SMC64 == call.fid & ~SMC64), default=0)
-    extended = offered > 0 and bool(offered & _EXTENDED_BIT)
+    extended = bool(answers.of_cpu_suspend & _EXTENDED_BIT)
     power_state = call.x[1] & MASK32
     mine, other = (_EXTENDED_FORMAT, _ORIGINAL_FORMAT) if extended else (_ORIGINAL_FORMAT, _EXTENDED_FORMAT)
     if not power_state & ~mine or power_state & ~other:

@@ -14,12 +14,13 @@ from emu.symbols import Symbols
 from emu.trace import Text
 from emu.trap import Record
 from firmware.dispatch import functions_by_id
+from firmware.errors import InputError
 
 _MOST_CALLS: Final = 200_000
 
 
 def read_trace(path: Path, symbols: Symbols) -> Trace:
-    """Read a recorded run, its first calls if there are too many; raise InputError for a file that is not one."""
+    """Read a recorded run; raise InputError for a file that is not one, or has more calls than fit."""
     reading = _Reading(path, symbols)
     for _, line in tracefile.read(path):
         reading.take(line)
@@ -71,7 +72,9 @@ class _Reading:
                 self._serve(line)
             case tracefile.Resumed():
                 self._serve(line.config)
-            case tracefile.Call() if len(self._calls) < _MOST_CALLS:
+            case tracefile.Call():
+                if len(self._calls) == _MOST_CALLS:
+                    raise InputError(f"{self._path} has more than {_MOST_CALLS} calls; a run of at most so many is judged")
                 self._calls.append(self._call(line))
             case tracefile.Machine() if line.what.startswith("starts at "):
                 self._started.add(line.vcpu)

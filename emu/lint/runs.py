@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Final
 
 from emu.lint.firmwares import Firmware
@@ -18,6 +19,7 @@ from firmware.abi import PowerState
 from firmware.trap import EntryState, Resume
 
 _MOST_CALLS: Final = 20_000
+_RUNS_A_COLLECTION: Final = 4  # a machine is a cycle that its RAM hangs on, and nobody counts that as garbage
 LAST_PRINTED_BYTES: Final = 1 << 16  # rules look at how it ended
 # How much below the stack pointer is overwritten. AAPCS64 has no red zone: what is there is anybody's, an interrupt's for one.
 _SCRIBBLED_BYTES: Final = 512
@@ -29,9 +31,13 @@ class Runner:
 
     def __init__(self) -> None:
         self._symbols: Symbols | None = None
+        self._runs = 0
 
     def run(self, firmware: Firmware) -> Trace:
         """Run the guest on a firmware to its end, the setup's limits, or so many calls that more would tell no more."""
+        self._runs += 1
+        if self._runs % _RUNS_A_COLLECTION == 0:
+            gc.collect()
         machine = Machine(firmware.setup)
         symbols = machine.board.symbols
         if machine.board.boot.kind is not Kind.IMAGE:  # a Linux Image's names depend on where it went
@@ -98,7 +104,6 @@ def judged(record: Record, site: Site, words: str) -> Call:
         x=trap.regs,
         function=None if record.function is None else record.function.name,
         returned=dict(reply.regs).get(0) if reply.resume in (Resume.NEXT, Resume.WAIT) else None,
-        undefined=reply.resume is Resume.UNDEF,
         site=site,
         words=words,
     )

@@ -39,7 +39,6 @@ class Call(NamedTuple):
     function  its name, None for an ID without one
     x         x0 to x3 of the caller
     returned  x0 of the reply, None where the call does not return to the caller
-    undefined the conduit instruction was UNDEFINED
     words     how it reads: the call and its result
     """
 
@@ -49,7 +48,6 @@ class Call(NamedTuple):
     x: tuple[int, int, int, int]
     function: str | None
     returned: int | None
-    undefined: bool
     site: Site
     words: str
 
@@ -120,12 +118,6 @@ class Trace:
 
     def has(self, function: str) -> bool:
         return any(self.of(function))
-
-    def last(self, function: str) -> Call | None:
-        found = None
-        for found in self.of(function):  # noqa: B007  the last is asked for
-            pass
-        return found
 
 
 def version_of(call: Call) -> Version | None:

@@ -121,6 +121,13 @@ def test_a_trace_that_was_cut_off_is_refused(trace: Path, tmp_path: Path) -> Non
         read_trace(path, Symbols())
 
 
+def test_a_trace_of_more_calls_than_are_judged_is_refused(trace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("emu.lint.recorded._MOST_CALLS", 1)
+
+    with pytest.raises(UserError, match="has more than 1 calls"):
+        read_trace(trace, Symbols())
+
+
 @settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(where=st.integers(min_value=0), byte=st.integers(min_value=0, max_value=255), cut=st.booleans())
 def test_a_trace_with_any_byte_changed_is_judged_or_refused(trace: Path, tmp_path: Path, where: int, byte: int, cut: bool) -> None:

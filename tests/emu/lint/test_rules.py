@@ -26,6 +26,7 @@ VERSION, FEATURES = 0x8400_0000, 0x8400_000A
 SMCCC_VERSION, ARCH_FEATURES, WORKAROUND_1 = 0x8000_0000, 0x8000_0001, 0x8000_8000
 CPU_SUSPEND, CPU_OFF, CPU_ON_32, CPU_ON = 0xC400_0001, 0x8400_0002, 0x8400_0003, 0xC400_0003
 MIGRATE_TYPE, UP_CPU, SYSTEM_SUSPEND, OFF2 = 0x8400_0006, 0xC400_0007, 0xC400_000E, 0xC400_0015
+SET_SUSPEND_MODE = 0x8400_000F
 UID, VENDOR_FEATURES = 0x8600_FF01, 0x8600_0000
 
 
@@ -61,7 +62,6 @@ def _call(at: int, made: Made) -> Call:
         x=(made.fid, x1, x2, x3),
         function=None if function is None else function.name,
         returned=None if made.answer is None else made.answer & MASK64,
-        undefined=False,
         site=Site(0x4000_0000 + 4 * at, None, 0x4000_0000 + 4 * at),
         words="",
     )
@@ -86,7 +86,7 @@ CASES: Final[list[tuple[str, list[Made], int, list[Made]]]] = [
     (
         "smccc-unsigned",
         [Made(SMCCC_VERSION, answer=-1), Made(ARCH_FEATURES, (WORKAROUND_1,))],
-        1,
+        0,
         [S11, Made(ARCH_FEATURES, (WORKAROUND_1,))],
     ),
     (
@@ -108,6 +108,12 @@ CASES: Final[list[tuple[str, list[Made], int, list[Made]]]] = [
         [V10, Made(SYSTEM_SUSPEND, answer=-1)],
         1,
         [V10, Made(FEATURES, (SYSTEM_SUSPEND,)), Made(SYSTEM_SUSPEND)],
+    ),
+    (
+        "optional-without-features",
+        [V10, Made(FEATURES, (CPU_SUSPEND,), 1 << 1), Made(SET_SUSPEND_MODE)],
+        2,
+        [V10, Made(FEATURES, (CPU_SUSPEND,), 1 << 0), Made(SET_SUSPEND_MODE)],
     ),
     (
         "features-ne-minus-one",
