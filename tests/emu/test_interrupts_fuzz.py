@@ -13,7 +13,7 @@ import pytest
 from emu import snapshot
 from emu.devices.gicv3 import FRAME_BYTES
 from emu.machine import Machine
-from emu.memory import GICC, GICD, GICR, UART
+from emu.memory import GICC, GICD, GICR, UART, MiB
 from emu.outcome import ExitCode, Outcome
 from emu.setup import Choices, Setup
 from emu.state import MachineState, adopt, capture
@@ -67,7 +67,7 @@ ACTIONS: Final = 24
 ROUNDS: Final = 6
 SEEDS: Final = 24
 STOPS: Final = 0.1
-MAX_INSNS: Final = 600_000
+MAX_INSNS: Final = 200_000
 ENDS: Final = frozenset({ExitCode.OK, ExitCode.CRASH, ExitCode.DEADLOCK, ExitCode.NO_PROGRESS, ExitCode.LIMIT})
 STANDBY: Final = 0
 UART_IMSC, UART_ICR = 0x38, 0x44
@@ -125,16 +125,31 @@ def rounds(gic: Version, draw: random.Random, name: str) -> list[Part]:
 
 
 def program(gic: Version, draw: random.Random) -> list[Part]:
-    boot = [vectors_here(), distributor_on(gic), interface_on(gic), call_at(CPU_ON, 1, "second"), rounds(gic, draw, "boot"), off()]
-    second = [Label("second"), vectors_here(), interface_on(gic, 1), rounds(gic, draw, "other"), call(CPU_OFF), Label("end"), b("end")]
-    vectors = [[vector(offset), b("irq") if offset % 0x200 == 0x80 else ERET] for offset in range(0, 0x800, 0x80)]
+    boot: list[Part] = [
+        vectors_here(),
+        distributor_on(gic),
+        interface_on(gic),
+        call_at(CPU_ON, 1, "second"),
+        rounds(gic, draw, "boot"),
+        off(),
+    ]
+    second: list[Part] = [
+        Label("second"),
+        vectors_here(),
+        interface_on(gic, 1),
+        rounds(gic, draw, "other"),
+        call(CPU_OFF),
+        Label("end"),
+        b("end"),
+    ]
+    vectors: list[Part] = [[vector(offset), b("irq") if offset % 0x200 == 0x80 else ERET] for offset in range(0, 0x800, 0x80)]
     return [boot, second, Label("irq"), handler(gic, draw), vectors]
 
 
 def setup_of(bench: Bench, seed: int) -> Setup:
     draw = random.Random(seed)
     gic: Version = draw.choice((2, 3))
-    choices = Choices(host=draw.choice(("spec", "kvm-6.12", "qemu-7")), mpidrs=(0, 1))
+    choices = Choices(host=draw.choice(("spec", "kvm-6.12", "qemu-7")), mpidrs=(0, 1), ram_bytes=16 * MiB)
     return bench.setup(program(gic, draw), choices=choices, gic=gic, max_insns=MAX_INSNS, seed=draw.choice((0, 0, seed)))
 
 
