@@ -420,7 +420,9 @@ class Engine:
         callback = _INVALID(on_invalid)
         hook = self._add_hook(unicorn.UC_HOOK_MEM_INVALID, callback)
         self._budget.lift()
+        watches, self._budget.watches = self._budget.watches, False  # it would stop before the access
         self._emulate(1 if self._is_exact else 0)  # the other kind of run would flush all translations
+        self._budget.watches = watches
         check(library.uc_hook_del(self.handle, hook))
         assert addresses, "an access that was refused is refused again"
         return UnmappedAccess(error, addresses[0])

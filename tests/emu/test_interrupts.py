@@ -33,6 +33,7 @@ from tests.emu.programs import (
     CPU_SUSPEND,
     ERET,
     NOP,
+    NOWHERE,
     SPSEL_0,
     SYSTEM_RESET,
     SYSTEM_SUSPEND,
@@ -233,6 +234,21 @@ def test_an_interrupt_that_is_not_acknowledged_is_taken_again_at_the_return(benc
     outcome, machine = bench.run(*program, gic=gic)
 
     assert (outcome.code, kept(machine)[1]) == (7, 3)
+
+
+@pytest.mark.parametrize("step", [None, 1, 1000])
+def test_an_access_to_nowhere_right_after_one_that_interrupts_is_an_abort_first(bench: Bench, step: int | None) -> None:
+    program: list[Part] = [vectors_here(), gic_on(2), mov(12, NOWHERE), adr(25, "load"), IRQ_CLEAR, sends(2, 1), Label("load")]
+    program += [ldr32(13, 12), exits(1), vector(0x200), mrs(19, "ELR_EL1"), mrs(22, "ESR_EL1"), exits(8)]
+    program += [handles(2, mrs(20, "ELR_EL1"))]
+    machine = bench.machine(*program, gic=2)
+    outcome = None
+
+    while outcome is None:
+        outcome = machine.step(step)
+
+    assert outcome.code == 8
+    assert (kept(machine)[0], kept(machine)[3]) == (kept(machine)[6], 0x9600_0010)
 
 
 # ---- waiting
