@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias
 import msgspec
 
 from emu.devices import gicv2, gicv3
-from emu.devices.gicv3_bank import PRIORITY_MASK, Bank
+from emu.devices.gic_bank import PRIORITY_MASK, Bank
 from emu.devices.gicv3_interface import CTLR_CBPR, CTLR_EOIMODE, CTLR_FIXED, Interface
 
 if TYPE_CHECKING:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from emu.devices.gicv2 import Gicv2
     from emu.devices.gicv3 import Gicv3
 
+    Controller = Gicv2 | Gicv3
+
 # INTIDs of QEMU's `virt` (hw/arm/virt.c): the architected timers' PPIs, and SPIs 1 and 2.
 VIRTUAL_TIMER: Final = 27
 PHYSICAL_TIMER: Final = 30
@@ -39,9 +41,6 @@ _ID_AA64PFR0_EL1: Final = (3, 0, 0, 4, 0)
 _PFR0_GIC: Final = 1 << 24  # the CPU interface has system registers
 
 _NEVER: Final = 1 << 64  # beyond any tick
-
-if TYPE_CHECKING:
-    Controller = Gicv2 | Gicv3
 
 
 def controller(version: int | None, mpidrs: tuple[int, ...]) -> Controller | None:
@@ -78,7 +77,7 @@ class Interrupts:
         self._version, self._mpidrs = version, mpidrs
         self._vcpus = vcpus
         self.accesses = 0  # of devices whose interrupts may change by that
-        self._reset_lines(controller(version, mpidrs))
+        self.reset()
         self._connect(memory.UART, board.console.read, board.console.write)
         self._connect(memory.RTC, self._read_rtc, self._write_rtc)
         if version is None:
@@ -110,9 +109,6 @@ class Interrupts:
 
     @controller.setter
     def controller(self, value: Controller | None) -> None:
-        self._reset_lines(value)
-
-    def _reset_lines(self, value: Controller | None) -> None:
         self._controller = value
         # By vCPU: until which tick the controller knows the levels of its timers' outputs.
         self._known_until = [0] * len(self._mpidrs)

@@ -124,7 +124,7 @@ def capture(machine: Machine) -> MachineState:
         entered=dict(machine.exceptions.entered),
         system_event=machine.system_event,
         controller=None if machine.interrupts.controller is None else machine.interrupts.controller.copy(),
-        rtc=dataclasses.replace(machine.board.rtc),
+        rtc=machine.board.rtc.copy(),
         pages=changed(machine.memory.touched(), machine.board.boot.segments),
     )
 
@@ -157,7 +157,7 @@ def adopt_beside(machine: Machine, state: MachineState, firmware: FirmwareState)
     machine.console.kept, machine.console.printed_bytes = state.console.kept, state.console.printed_bytes
     machine.exceptions.entered = dict(state.entered)
     machine.system_event = state.system_event
-    machine.board.rtc = dataclasses.replace(state.rtc)
+    machine.board.rtc = state.rtc.copy()
     machine.interrupts.controller = None if state.controller is None else state.controller.copy()
     machine.vcpus[:] = [_vcpu_of(vcpu) for vcpu in state.vcpus]
 

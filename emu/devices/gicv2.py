@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-from emu.devices.gicv3_bank import Bank, Pending
+from emu.devices.gic_bank import Bank, Pending
 from emu.devices.gicv3_interface import SPURIOUS, Interface
 
 PRIVATE: Final = 32  # SGIs and PPIs, each vCPU its own

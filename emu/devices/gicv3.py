@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from emu.devices import gicv3_interface as interface
-from emu.devices.gicv3_bank import Bank, Pending
+from emu.devices.gic_bank import Bank, Pending
 from emu.devices.gicv3_interface import Interface
 
 PRIVATE: Final = 32  # SGIs and PPIs, each vCPU its own

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from emu.devices.gicv3_bank import PRIORITY_MASK, Pending
+from emu.devices.gic_bank import PRIORITY_MASK, Pending
 
 SystemRegister = tuple[int, int, int, int, int]  # op0, op1, CRn, CRm, op2
 

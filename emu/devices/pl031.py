@@ -46,6 +46,10 @@ class Pl031:
     ris: int = 0
     alarm_ns: int | None = None
 
+    def copy(self) -> Pl031:
+        """Return another one like it."""
+        return Pl031(self.offset, self.mr, self.lr, self.imsc, self.ris, self.alarm_ns)
+
     @property
     def irq(self) -> bool:
         """Give the level of the interrupt output, RTCINTR, as of the last look at the time."""

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emu.devices.gicv3_bank import ISACTIVER, ISPENDR
+from emu.devices.gic_bank import ISACTIVER, ISPENDR
 from emu.gicfile import ControllerLine, controller_of, line_of
 from emu.interrupts import controller
 from emu.machine import Machine

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import pytest
 
+from emu.devices.gic_bank import IGROUPR, IPRIORITYR, ISENABLER
 from emu.devices.gicv3 import FRAME_BYTES, GICD_IROUTER, GICR_TYPER, GICR_WAKER
-from emu.devices.gicv3_bank import IGROUPR, IPRIORITYR, ISENABLER
 from emu.memory import GICD, GICR
 from emu.setup import Choices
 from firmware.abi import ENTRY_PSTATE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from emu.devices.gic_bank import IGROUPR, IPRIORITYR, ISENABLER
 from emu.devices.gicv2 import (
     GICC_CTLR,
     GICC_PMR,
@@ -12,7 +13,6 @@ from emu.devices.gicv2 import (
     CpuInterface,
     Gicv2,
 )
-from emu.devices.gicv3_bank import IGROUPR, IPRIORITYR, ISENABLER
 
 SPI, TIMER = 33, 27
 HIGH, MIDDLE, LOW = 0x40, 0x80, 0xA0

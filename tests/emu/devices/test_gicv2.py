@@ -7,6 +7,7 @@ import dataclasses
 
 import pytest
 
+from emu.devices.gic_bank import ICACTIVER, ICENABLER, ICFGR, ICPENDR, IGROUPR, IPRIORITYR, ISACTIVER, ISENABLER, ISPENDR
 from emu.devices.gicv2 import (
     GICC_ABPR,
     GICC_AEOIR,
@@ -34,7 +35,6 @@ from emu.devices.gicv2 import (
     MOST_VCPUS,
     Gicv2,
 )
-from emu.devices.gicv3_bank import ICACTIVER, ICENABLER, ICFGR, ICPENDR, IGROUPR, IPRIORITYR, ISACTIVER, ISENABLER, ISPENDR
 from emu.devices.gicv3_interface import SPURIOUS
 from tests.emu.devices.gicv2_steps import (
     HIGH,

@@ -6,6 +6,7 @@ import copy
 
 import pytest
 
+from emu.devices.gic_bank import IPRIORITYR, ISACTIVER
 from emu.devices.gicv2 import (
     CTLR_ACKCTL,
     CTLR_CBPR,
@@ -28,7 +29,6 @@ from emu.devices.gicv2 import (
     GICD_CTLR,
     INTIDS,
 )
-from emu.devices.gicv3_bank import IPRIORITYR, ISACTIVER
 from emu.devices.gicv3_interface import SPURIOUS
 from tests.emu.devices.gicv2_steps import (
     GROUP_1_PENDING,

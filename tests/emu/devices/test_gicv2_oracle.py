@@ -9,6 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from emu.devices.gic_bank import ICACTIVER, ICENABLER, ICFGR, ICPENDR, IGROUPR, IPRIORITYR, ISACTIVER, ISENABLER, ISPENDR
 from emu.devices.gicv2 import (
     GICC_ABPR,
     GICC_AEOIR,
@@ -32,7 +33,6 @@ from emu.devices.gicv2 import (
     CpuInterface,
     Gicv2,
 )
-from emu.devices.gicv3_bank import ICACTIVER, ICENABLER, ICFGR, ICPENDR, IGROUPR, IPRIORITYR, ISACTIVER, ISENABLER, ISPENDR
 
 VCPUS = 3
 SPURIOUS, OTHER_GROUP = 1023, 1022

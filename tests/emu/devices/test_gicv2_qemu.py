@@ -13,6 +13,7 @@ from typing import Final
 
 import pytest
 
+from emu.devices.gic_bank import ICACTIVER, ICENABLER, ICFGR, ICPENDR, IGROUPR, IPRIORITYR, ISACTIVER, ISENABLER, ISPENDR
 from emu.devices.gicv2 import (
     CTLR_ACKCTL,
     CTLR_CBPR,
@@ -32,7 +33,6 @@ from emu.devices.gicv2 import (
     GICD_SPENDSGIR,
     GICD_TYPER,
 )
-from emu.devices.gicv3_bank import ICACTIVER, ICENABLER, ICFGR, ICPENDR, IGROUPR, IPRIORITYR, ISACTIVER, ISENABLER, ISPENDR
 from emu.memory import GICC, GICD
 from tests.emu.devices.histories import Access, on_model, on_qemu
 from tests.emu.programs import Bench

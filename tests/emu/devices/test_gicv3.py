@@ -7,6 +7,17 @@ import dataclasses
 
 import pytest
 
+from emu.devices.gic_bank import (
+    ICACTIVER,
+    ICENABLER,
+    ICFGR,
+    ICPENDR,
+    IGROUPR,
+    IPRIORITYR,
+    ISACTIVER,
+    ISENABLER,
+    ISPENDR,
+)
 from emu.devices.gicv3 import (
     FRAME_BYTES,
     GICD_CTLR,
@@ -19,17 +30,6 @@ from emu.devices.gicv3 import (
     INTIDS,
     MOST_VCPUS,
     Gicv3,
-)
-from emu.devices.gicv3_bank import (
-    ICACTIVER,
-    ICENABLER,
-    ICFGR,
-    ICPENDR,
-    IGROUPR,
-    IPRIORITYR,
-    ISACTIVER,
-    ISENABLER,
-    ISPENDR,
 )
 from emu.devices.gicv3_interface import (
     ACKNOWLEDGE,

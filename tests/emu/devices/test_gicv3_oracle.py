@@ -9,8 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from emu.devices.gicv3 import FRAME_BYTES, GICD_CTLR, GICD_IROUTER, Gicv3
-from emu.devices.gicv3_bank import (
+from emu.devices.gic_bank import (
     ICACTIVER,
     ICENABLER,
     ICFGR,
@@ -21,6 +20,7 @@ from emu.devices.gicv3_bank import (
     ISENABLER,
     ISPENDR,
 )
+from emu.devices.gicv3 import FRAME_BYTES, GICD_CTLR, GICD_IROUTER, Gicv3
 from emu.devices.gicv3_interface import (
     ICC_AP0R0,
     ICC_AP1R0,

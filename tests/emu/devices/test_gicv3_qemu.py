@@ -12,8 +12,8 @@ from typing import Final
 
 import pytest
 
+from emu.devices.gic_bank import ICACTIVER, ICENABLER, ICFGR, ICPENDR, IGROUPR, IPRIORITYR, ISACTIVER, ISENABLER, ISPENDR
 from emu.devices.gicv3 import FRAME_BYTES, GICD_CTLR, GICD_IROUTER, GICR_WAKER
-from emu.devices.gicv3_bank import ICACTIVER, ICENABLER, ICFGR, ICPENDR, IGROUPR, IPRIORITYR, ISACTIVER, ISENABLER, ISPENDR
 from emu.devices.gicv3_interface import (
     CTLR_CBPR,
     CTLR_EOIMODE,

@@ -1,7 +1,8 @@
-"""A range of a GIC's interrupts: what distributor and redistributor have in common (Arm IHI 0069, "GICD_" and "GICR_" registers).
+"""A range of a GIC's interrupts: what distributors and redistributors have in common (Arm IHI 0048, "GICD_" registers; IHI 0069, "GICD_"
+and "GICR_" registers).
 
-Both frames lay these registers out alike, a bit, a byte or two bits for each INTID. In the distributor the SGIs' and PPIs' are reserved,
-in a redistributor all but those; reserved ones read zero and ignore writes.
+Every frame lays these registers out alike, a bit, a byte or two bits for each INTID. In a GICv3's distributor the SGIs' and PPIs' are
+reserved, in a redistributor all but those; reserved ones read zero and ignore writes. A GICv2's has each vCPU's own, and the SPIs.
 """
 
 from __future__ import annotations
