@@ -18,7 +18,7 @@ from emu.engine import Engine
 from emu.exceptions import EXCP_HVC, EXCP_SMC
 from emu.registers import REGISTERS, SCTLR_EE, SCTLR_EL1
 from emu.scheduler import TRAP_NS, Clock
-from emu.unicorn import library
+from emu.unicorn import library, pointer
 from firmware.abi import MASK64, PowerState
 from firmware.dispatch import Firmware, functions_by_id
 from firmware.errors import UserError
@@ -293,9 +293,9 @@ class _Batch:
         self.values = memoryview(buffer).cast("B").cast("Q")
         self.arguments = (
             engine.handle,
-            ctypes.c_void_p(ctypes.addressof(numbers)),
-            ctypes.c_void_p(ctypes.addressof(pointers)),
-            ctypes.c_int(count),
+            pointer(ctypes.addressof(numbers)),
+            pointer(ctypes.addressof(pointers)),
+            count,
         )
         self._keep = (numbers, buffer, pointers)
 
