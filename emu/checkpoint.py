@@ -22,6 +22,7 @@ class Checkpoint:
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
         self._state = capture(machine)
+        self._interrupts = machine.interrupts.keep()
         self._contexts = machine.engine.contexts()
         self._is_translated = any(vcpu.registers["sctlr_el1"] & _SCTLR_M for vcpu in self._state.vcpus)
         self._pages = machine.memory.content()
@@ -38,6 +39,7 @@ class Checkpoint:
         """Make the machine what it was."""
         machine, engine = self._machine, self._machine.engine
         adopt_beside(machine, self._state, self._state.firmware)
+        machine.interrupts.put_back(self._interrupts)
         engine.set_contexts(self._contexts, self._state.current)
         if not self._memory:
             machine.memory.replace(self._pages)

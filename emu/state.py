@@ -130,6 +130,8 @@ def capture(machine: Machine) -> MachineState:
 def adopt(machine: Machine, state: MachineState, firmware: FirmwareState | None = None) -> None:
     """Make a machine of the same setup go on from a state; with `firmware`, from another host's."""
     adopt_beside(machine, state, state.firmware if firmware is None else firmware)
+    machine.console.uart, machine.board.rtc = state.console.uart.copy(), state.rtc.copy()
+    machine.interrupts.controller = None if state.controller is None else state.controller.copy()
     _restore_memory(machine, state.pages)
     for index, vcpu in enumerate(state.vcpus):
         machine.engine.switch(index)
@@ -138,7 +140,7 @@ def adopt(machine: Machine, state: MachineState, firmware: FirmwareState | None 
 
 
 def adopt_beside(machine: Machine, state: MachineState, firmware: FirmwareState) -> None:
-    """Adopt what a machine keeps beside memory and registers."""
+    """Adopt what a machine keeps beside memory, registers and devices."""
     machine.firmware.restore(firmware)
     if machine.config is not machine.firmware.config:
         machine.serve(machine.firmware)
@@ -151,12 +153,9 @@ def adopt_beside(machine: Machine, state: MachineState, firmware: FirmwareState)
     if state.numbers is not None:
         machine.numbers = random.Random()
         machine.numbers.setstate(state.numbers)
-    machine.console.uart = state.console.uart.copy()
     machine.console.kept, machine.console.printed_bytes = state.console.kept, state.console.printed_bytes
     machine.exceptions.entered = dict(state.entered)
     machine.system_event = state.system_event
-    machine.board.rtc = state.rtc.copy()
-    machine.interrupts.controller = None if state.controller is None else state.controller.copy()
     for vcpu, as_it_was in zip(machine.vcpus, state.vcpus, strict=True):
         _put_back(vcpu, as_it_was)
 

@@ -180,7 +180,7 @@ class Firmware:
         if (state.version, state.psci_0_2, state.bitmaps) != (config.version, config.psci_0_2, config.bitmaps):
             self.configure(dataclasses.replace(config, version=state.version, psci_0_2=state.psci_0_2, bitmaps=state.bitmaps))
         self.power.restore(state.power)
-        self.entropy = Entropy(*state.entropy)
+        self.entropy.seed, self.entropy.position = state.entropy
         self.has_run = state.has_run
         self._replies = dict(state.replies)
 
