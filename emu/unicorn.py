@@ -109,6 +109,17 @@ class Context:
         self.pointer = pointer(self.address)
         self.size_bytes = int(library.uc_context_size(handle))
         check(library.uc_context_save(handle, self.pointer))
+        self._handle = handle
+
+    def copy(self) -> Context:
+        """Return another one like it."""
+        other = Context(self._handle)
+        other.become(self)
+        return other
+
+    def become(self, other: Context) -> None:
+        """Take on what another one holds."""
+        ctypes.memmove(self.address, other.address, self.size_bytes)
 
     def __del__(self) -> None:
         self._free(self.pointer)
