@@ -75,7 +75,7 @@ _INVALID: Final = ctypes.CFUNCTYPE(
 _MMIO_READ: Final = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint, ctypes.c_void_p)
 _MMIO_WRITE: Final = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint, ctypes.c_uint64, ctypes.c_void_p)
 
-_ZERO: Final = ctypes.c_uint64(0)
+_ZERO: Final = unicorn.pointer(0)
 _FOUR: Final = ctypes.c_size_t(4)
 _PROT_READ: Final = ctypes.c_int(unicorn.UC_PROT_READ)
 _CP_REG: Final = unicorn.UC_ARM64_REG_CP_REG

@@ -131,6 +131,7 @@ class Interrupts:
     def controller(self, value: Controller | None) -> None:
         self._controller = value
         self._changes += 1
+        self._uart_level: bool | None = None  # as the controller knows it; None: tell it
         # By vCPU: until which tick the controller knows the levels of its timers' outputs.
         self._known_until = [0] * len(self._mpidrs)
         self._rtc_known_until = 0
@@ -213,17 +214,22 @@ class Interrupts:
 
     def can_take(self, index: int) -> bool:
         """Say whether a vCPU would take an interrupt if it were signalled one."""
-        return self.controller is not None and not self._engine.register_of(index, "pstate") & PSTATE_I
+        return self._controller is not None and not self._engine.register_of(index, "pstate") & PSTATE_I
 
-    def watch(self) -> None:
-        """Let the current vCPU be stopped as soon as it takes an interrupt; to be called after whatever may signal it one."""
-        self._engine.watch_for_unmasked(self.controller is not None and self.signals(self._engine.current))
+    def watch(self) -> bool:
+        """Let the current vCPU be stopped as soon as it takes an interrupt; to be called after whatever may signal it one, and says so."""
+        is_signalled = self._controller is not None and self.signals(self._engine.current)
+        self._engine.watch_for_unmasked(is_signalled)
+        return is_signalled
 
     def update(self) -> None:
         """Tell the controller the levels of all its lines as they are now."""
         if self._controller is None:
             return
-        self._changes += self._controller.set_level(UART, self._board.console.uart.irq)
+        level = self._board.console.uart.irq
+        if level is not self._uart_level:
+            self._uart_level = level
+            self._changes += self._controller.set_level(UART, level)
         now = self._clock.now_ticks
         if now < self._next_change:
             return
