@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import struct
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -11,12 +12,15 @@ import pytest
 from emu import checkpoint
 from emu.checkpoint import Checkpoint
 from emu.machine import Machine
-from emu.memory import MiB
+from emu.memory import RAM_BASE, MiB
 from emu.pristine import PristineError
 from emu.setup import Choices, make
 from emu.state import capture
 from guests import catalogue
 from tests import real
+from tests.emu.programs import SCRATCH as TABLE
+from tests.emu.programs import TEXT, Bench, Part, add, ldr, mov, off, skips, store, vector, vectors_here, word_at
+from tests.emu.test_exceptions import VALID_BLOCK, mmu_on
 from tests.emu.test_snapshot import finished, setup_of, undisturbed, watched
 from tests.flat import CODE, SCRATCH, machine_of, move32
 
@@ -42,6 +46,9 @@ PATCHES_ITSELF: Final = [
 ]
 
 
+MAPPED: Final = 0xC000_0000  # where no memory is
+
+
 def stored(machine: Machine) -> tuple[int, ...]:
     content = machine.memory.read(SCRATCH, 16)
     assert content is not None
@@ -58,6 +65,39 @@ def test_a_guest_that_patches_itself_finds_its_code_as_it_was() -> None:
         assert stored(machine) == (1, 2)
         kept.restore()
         assert stored(machine) == (0, 0)
+
+
+def test_a_map_that_a_guest_made_is_forgotten(tmp_path: Path) -> None:
+    high = VALID_BLOCK | RAM_BASE
+    program: list[Part] = [
+        [vectors_here(), mov(19, 0), mov(1, MAPPED + TEXT - RAM_BASE), ldr(20, 1)],  # an abort, while the MMU is off
+        [mov(9, high), mov(10, TABLE + 8 * (MAPPED >> 30)), store(9, 10), mmu_on(RAM_BASE), ldr(20, 1), off()],
+        [vector(0x200), add(19, 19, 1), skips()],
+    ]
+    machine = Bench(tmp_path).machine(*program)
+    machine.step(2)
+    kept = Checkpoint(machine)
+
+    for _ in range(3):
+        assert machine.run().sentence == "system off"
+        assert machine.engine.x[19].get() == 1
+        assert machine.engine.x[20].get() == word_at(machine, TEXT)
+        kept.restore()
+
+
+def test_what_is_typed_and_not_read_is_not_there_afterwards() -> None:
+    typed: list[bytes] = []
+    setup = machine_of(SYSTEM_OFF).setup
+    machine = Machine(setup, typed=lambda _limit: typed.pop() if typed else b"")
+    machine.step(1)
+    before, kept = capture(machine), Checkpoint(machine)
+
+    typed.append(b"x")
+    machine.step(1)
+    assert machine.console.uart.rx == b"x"
+    kept.restore()
+
+    assert capture(machine) == before
 
 
 @pytest.mark.parametrize("ram_bytes", [2 * MiB, 64 * MiB], ids=lambda size: f"{size >> 20} MiB")
