@@ -6,7 +6,6 @@ In one process and for one machine; `emu/state.py` is for everything else. Conte
 from __future__ import annotations
 
 from emu.machine import Machine
-from emu.memory import PAGE_BYTES
 from emu.pristine import Pristine, PristineError
 from emu.state import adopt_beside, capture
 
@@ -46,11 +45,14 @@ class Checkpoint:
             machine.memory.replace(self._pages)
             engine.flush_translations()
             return
-        if self._memory.restore() or engine.executed_changes != self._code_changes:
+        if self._memory.look() or engine.executed_changes != self._code_changes:
             self._code_changes = engine.executed_changes
             self._code = tuple(page for range_ in self._memory.ranges for page in engine.executed_pages(*range_))
-        if self._code and self._is_translated:
+        # What has been translated is what memory holds: where that is as it was, it stays.
+        patched = [difference for page in self._code if (difference := self._memory.difference(page)) is not None]
+        self._memory.restore()
+        if patched and self._is_translated:
             engine.flush_translations()  # they are known by virtual addresses
             return
-        for address in self._code:
-            engine.forget(address, PAGE_BYTES)
+        for address, size_bytes in patched:
+            engine.forget(address, size_bytes)

@@ -12,10 +12,11 @@ import mmap
 import os
 import resource
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from emu.memory import PAGE_BYTES
 
+_WORD_BYTES: Final = 4
 _ENTRY_BYTES: Final = 8
 _ENTRIES_AT_ONCE: Final = 1 << 16
 # An entry's last byte (Linux Documentation/admin-guide/mm/pagemap.rst): bit 63 present, 62 swapped, 61 of a file still.
@@ -26,6 +27,7 @@ _PROT: Final = mmap.PROT_READ | mmap.PROT_WRITE
 _MAP_FIXED: Final = 0x10  # Linux include/uapi/asm-generic/mman-common.h
 
 _memmove: Final = ctypes.PyDLL(None).memmove  # ctypes' own converts at each call what is ready here
+_memcmp: Final = ctypes.PyDLL(None).memcmp
 _pointer: Final = ctypes.c_void_p.from_param
 
 
@@ -45,19 +47,16 @@ class Pristine:
         self._regions = [_Region(base, buffer, pages) for base, buffer in regions]
         self._copies: tuple[tuple[Any, Any, Any], ...] = ()  # arguments of memmove
         self._faults = -1
+        self._differences: dict[int, _Difference] = {}  # by page
         self.ranges: tuple[tuple[int, int], ...] = ()  # (address, bytes) of what may have changed at any time
 
-    def restore(self) -> bool:
-        """Put everything back; say whether there are other `ranges` than before."""
-        differs = _faults() != self._faults and self._look()
-        for copy in self._copies:
-            _memmove(*copy)
-        return differs
-
-    def _look(self) -> bool:
+    def look(self) -> bool:
+        """Look for pages that have been written; say whether there are other `ranges` than before."""
+        if _faults() == self._faults:
+            return False
         # Not `any`, which would not look at them all.
-        differs = True in [region.look() for region in self._regions]
-        if differs:
+        is_other = True in [region.look() for region in self._regions]
+        if is_other:
             ranges = [(region, *run) for region in self._regions for run in region.runs()]
             self._copies = tuple(
                 (_pointer(region.address + offset), _pointer(region.copy_address + offset), ctypes.c_size_t.from_param(size_bytes))
@@ -65,7 +64,53 @@ class Pristine:
             )
             self.ranges = tuple((region.base + offset, size_bytes) for region, offset, size_bytes in ranges)
         self._faults = _faults()
-        return differs
+        return is_other
+
+    def difference(self, page: int) -> tuple[int, int] | None:
+        """Return (address, bytes) of a range with all that is not as it was in a page; None if all is.
+
+        It is sticky, too: it only grows, and is looked for again only where there is a difference beside it.
+        """
+        known = self._differences.get(page)
+        if known is None or _memcmp(*known.before) or _memcmp(*known.behind):
+            region = next(region for region in self._regions if region.contains(page))
+            known = self._differences[page] = region.difference(page, known)
+        return known.range if _memcmp(*known.within) else None
+
+    def restore(self) -> None:
+        """Put everything back, as of the last look."""
+        for copy in self._copies:
+            _memmove(*copy)
+
+
+class _Difference(NamedTuple):
+    """A range of a page, (address, bytes), and memcmp's arguments for the parts of the page."""
+
+    range: tuple[int, int]
+    before: tuple[Any, Any, Any]
+    within: tuple[Any, Any, Any]
+    behind: tuple[Any, Any, Any]
+
+
+def _differing(now: bytes, then: bytes) -> tuple[int, int]:
+    # By halves: from the first word that differs to the last; nothing of a page that does not.
+    if now == then:
+        return 0, 0
+    start, end = 0, len(now)
+    while end - start > _WORD_BYTES:
+        middle = (start + end) // 2
+        if now[start:middle] == then[start:middle]:
+            start = middle
+        else:
+            end = middle
+    first, start, end = start, 0, len(now)
+    while end - start > _WORD_BYTES:
+        middle = (start + end) // 2
+        if now[middle:end] == then[middle:end]:
+            end = middle
+        else:
+            start = middle
+    return first, end
 
 
 def _faults() -> int:
@@ -107,6 +152,21 @@ class _Region:
     def __del__(self) -> None:
         if hasattr(self, "_pagemap"):
             os.close(self._pagemap)
+
+    def contains(self, address: int) -> bool:
+        return self.base <= address < self.base + self._bytes
+
+    def difference(self, page: int, known: _Difference | None) -> _Difference:
+        """Return the range of a page that differs, and what was known to."""
+        now, then = (start + page - self.base for start in (self.address, self.copy_address))
+        first, end = _differing(ctypes.string_at(now, PAGE_BYTES), ctypes.string_at(then, PAGE_BYTES))
+        if known is not None and known.range[1]:
+            first, end = min(first, known.range[0] - page), max(end, sum(known.range) - page)
+
+        def part(start: int, end: int) -> tuple[Any, Any, Any]:
+            return _pointer(now + start), _pointer(then + start), ctypes.c_size_t.from_param(end - start)
+
+        return _Difference((page + first, end - first), part(0, first), part(first, end), part(end, PAGE_BYTES))
 
     def look(self) -> bool:
         """Look for pages that have been written; say whether there are other ones than before."""
