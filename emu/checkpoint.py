@@ -6,7 +6,6 @@ In one process and for one machine; `emu/state.py` is for everything else. Conte
 from __future__ import annotations
 
 from emu.machine import Machine
-from emu.memory import PAGE_BYTES
 from emu.pristine import Pristine, PristineError
 from emu.state import adopt_beside, capture
 
@@ -22,36 +21,38 @@ class Checkpoint:
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
         self._state = capture(machine)
+        self._interrupts = machine.interrupts.keep()
         self._contexts = machine.engine.contexts()
         self._is_translated = any(vcpu.registers["sctlr_el1"] & _SCTLR_M for vcpu in self._state.vcpus)
         self._pages = machine.memory.content()
+        self._code: tuple[int, ...] = ()  # of what may change, the pages from which anything has been executed
+        self._code_changes = -1
         try:
-            self._memory = []
-            for base, buffer in machine.memory.buffers:
-                pages = _of(self._pages, base, len(buffer))
-                self._memory.append((base, Pristine(buffer, pages)))
-                machine.memory.put_behind(base, frozenset(offset for offset, _ in pages))
+            self._memory: Pristine | None = Pristine(machine.memory.buffers, self._pages)
         except PristineError:
-            self._memory = []  # then every page that was touched is copied
+            self._memory = None  # then every page that was touched is copied
+            return
+        for base, buffer in machine.memory.buffers:
+            machine.memory.put_behind(base, frozenset(page - base for page in self._pages if base <= page < base + len(buffer)))
 
     def restore(self) -> None:
         """Make the machine what it was."""
         machine, engine = self._machine, self._machine.engine
         adopt_beside(machine, self._state, self._state.firmware)
+        machine.interrupts.put_back(self._interrupts)
         engine.set_contexts(self._contexts, self._state.current)
-        if not self._memory:
+        if self._memory is None:
             machine.memory.replace(self._pages)
             engine.flush_translations()
             return
-        for base, region in self._memory:
-            for offset, size_bytes in region.restore():
-                code = engine.executed_pages(base + offset, size_bytes)
-                if code and self._is_translated:
-                    engine.flush_translations()  # they are known by virtual addresses
-                    code = ()
-                for address in code:
-                    engine.forget(address, PAGE_BYTES)
-
-
-def _of(pages: dict[int, bytes], base: int, size_bytes: int) -> list[tuple[int, bytes]]:
-    return [(address - base, page) for address, page in pages.items() if base <= address < base + size_bytes]
+        if self._memory.look() or engine.executed_changes != self._code_changes:
+            self._code_changes = engine.executed_changes
+            self._code = tuple(page for range_ in self._memory.ranges for page in engine.executed_pages(*range_))
+        # What has been translated is what memory holds: where that is as it was, it stays.
+        patched = [difference for page in self._code if (difference := self._memory.difference(page)) is not None]
+        self._memory.restore()
+        if patched and self._is_translated:
+            engine.flush_translations()  # they are known by virtual addresses
+            return
+        for address, size_bytes in patched:
+            engine.forget(address, size_bytes)

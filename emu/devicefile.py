@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import msgspec
 
+from emu.devices.pl011 import Pl011
 from emu.devices.pl031 import Pl031
 from firmware.abi import MASK32
 
@@ -39,14 +40,14 @@ class RtcLine(msgspec.Struct, forbid_unknown_fields=True):
     alarm_ns: Annotated[int, msgspec.Meta(ge=0)] | None
 
 
-def uart_line(uart: dict[str, int | bytes]) -> UartLine:
+def uart_line(uart: Pl011) -> UartLine:
     """Return what a snapshot holds of a UART."""
-    return UartLine(**{name: value.hex() if isinstance(value, bytes) else value for name, value in uart.items()})  # type: ignore[arg-type]
+    return UartLine(**{**dataclasses.asdict(uart), "rx": uart.rx.hex(), "tx": uart.tx.hex()})
 
 
-def uart_of(line: UartLine) -> dict[str, int | bytes]:
-    """Return a UART's state."""
-    return {name: bytes.fromhex(value) if isinstance(value, str) else value for name, value in msgspec.structs.asdict(line).items()}
+def uart_of(line: UartLine) -> Pl011:
+    """Return the UART."""
+    return Pl011(**{**msgspec.structs.asdict(line), "rx": bytearray.fromhex(line.rx), "tx": bytearray.fromhex(line.tx)})
 
 
 def rtc_line(rtc: Pl031) -> RtcLine:

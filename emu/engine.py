@@ -75,10 +75,10 @@ _INVALID: Final = ctypes.CFUNCTYPE(
 _MMIO_READ: Final = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint, ctypes.c_void_p)
 _MMIO_WRITE: Final = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint, ctypes.c_uint64, ctypes.c_void_p)
 
-_ZERO: Final = ctypes.c_uint64(0)
+_ZERO: Final = unicorn.pointer(0)
 _FOUR: Final = ctypes.c_size_t(4)
 _PROT_READ: Final = ctypes.c_int(unicorn.UC_PROT_READ)
-_CP_REG: Final = ctypes.c_int(unicorn.UC_ARM64_REG_CP_REG)
+_CP_REG: Final = unicorn.UC_ARM64_REG_CP_REG
 _TLB_FLUSH: Final = unicorn.control(unicorn.UC_CTL_TLB_FLUSH)
 _TB_FLUSH: Final = unicorn.control(unicorn.UC_CTL_TB_FLUSH)
 _TB_REMOVE: Final = unicorn.control(unicorn.UC_CTL_TB_REMOVE_CACHE, 2)
@@ -128,7 +128,7 @@ class Engine:
         self.current = 0
         self.failure: BaseException | None = None
         self._keep: list[object] = []  # what C holds pointers to
-        self._cp_reg = _CpReg()
+        self._cp_regs: dict[SystemRegister, tuple[_CpReg, Any]] = {}  # those that were asked for, ready for C
         self._is_exact = True
         self._word = ctypes.c_uint32()
         self._vector = (ctypes.c_uint8 * 16)()
@@ -199,9 +199,8 @@ class Engine:
                 self._budget.retry()
             library.uc_ctl(self.handle, _TLB_FLUSH)
             return None
-        is_translated = self.system_register(SCTLR_EL1) & _SCTLR_M
         kind = unicorn.UC_ERR_WRITE_UNMAPPED if esr & _WNR else unicorn.UC_ERR_READ_UNMAPPED
-        return UnmappedAccess(unicorn.UC_ERR_FETCH_UNMAPPED if is_fetch else kind, page | far & 0xFFF if is_translated else far)
+        return UnmappedAccess(unicorn.UC_ERR_FETCH_UNMAPPED if is_fetch else kind, page | far & 0xFFF if self.is_translated else far)
 
     def _forget_page(self, page: int) -> None:
         # The engine forgets by virtual address; with the MMU off that is the physical one.
@@ -240,6 +239,11 @@ class Engine:
         """Forget the translated code of a range of virtual addresses, as the current vCPU sees them."""
         library.uc_ctl(self.handle, _TB_REMOVE, ctypes.c_uint64(address), ctypes.c_uint64(address + size_bytes))
 
+    @property
+    def executed_changes(self) -> int:
+        """How often there have been other pages from which anything has been executed."""
+        return self._stage_2.changes
+
     def executed_pages(self, address: int, size_bytes: int) -> tuple[int, ...]:
         """Return the pages of a range of physical addresses from which anything has been executed."""
         executed = self._stage_2.executed
@@ -263,19 +267,23 @@ class Engine:
 
     def system_register(self, register: SystemRegister) -> int:
         """Return a system register's raw value, without the side effects of MRS."""
-        self._name(register)
-        check(library.uc_reg_read(self.handle, _CP_REG, ctypes.byref(self._cp_reg)))
-        return int(self._cp_reg.value)
+        named, argument = self._named(register)
+        check(library.uc_reg_read(self.handle, _CP_REG, argument))
+        return int(named.value)
 
     def set_system_register(self, register: SystemRegister, value: int) -> None:
         """Write a system register raw; the engine's cached flags follow."""
-        self._name(register)
-        self._cp_reg.value = value
-        check(library.uc_reg_write(self.handle, _CP_REG, ctypes.byref(self._cp_reg)))
+        named, argument = self._named(register)
+        named.value = value
+        check(library.uc_reg_write(self.handle, _CP_REG, argument))
 
-    def _name(self, register: SystemRegister) -> None:
-        reg = self._cp_reg
-        reg.op0, reg.op1, reg.crn, reg.crm, reg.op2 = register
+    def _named(self, register: SystemRegister) -> tuple[_CpReg, Any]:
+        named = self._cp_regs.get(register)
+        if named is None:
+            op0, op1, crn, crm, op2 = register
+            cp_reg = _CpReg(crn, crm, op0, op1, op2)
+            named = self._cp_regs[register] = cp_reg, unicorn.pointer(ctypes.addressof(cp_reg))
+        return named
 
     def set_pstate(self, value: int) -> None:
         # Writing PSTATE leaves the cached flags behind; a system-register write rebuilds them.
@@ -328,17 +336,30 @@ class Engine:
         """Bring the saved context of the current vCPU up to date."""
         library.uc_context_save(self.handle, self._contexts[self.current].pointer)
 
-    def contexts(self) -> tuple[bytes, ...]:
-        """Return every vCPU's context: this engine's own, and of no use to another."""
+    def contexts(self) -> tuple[Context, ...]:
+        """Return a copy of every vCPU's context: this engine's own, and of no use to another."""
         self.keep_current()
-        return tuple(ctypes.string_at(context.pointer, context.size_bytes) for context in self._contexts)
+        return tuple(context.copy() for context in self._contexts)
 
-    def set_contexts(self, contexts: Sequence[bytes], current: int) -> None:
-        """Give every vCPU a context back."""
-        for context, content in zip(self._contexts, contexts, strict=True):
-            ctypes.memmove(context.pointer, content, len(content))
-        self._load(self._contexts[current])
+    def set_contexts(self, contexts: Sequence[Context], current: int) -> None:
+        """Give every vCPU a context back.
+
+        Where the MMU is off before and after, what the TLB holds is right: the engine flushes it when that changes, and all is mapped
+        one to one. A flush costs a microsecond, and its consequences several.
+        """
+        was_translated = self.is_translated
+        for vcpu, context in enumerate(contexts):
+            if vcpu != current:
+                self._contexts[vcpu].become(context)
+        library.uc_context_restore(self.handle, contexts[current].pointer)
         self.current = current
+        if was_translated or self.is_translated:
+            library.uc_ctl(self.handle, _TLB_FLUSH)
+
+    @property
+    def is_translated(self) -> bool:
+        """Whether the current vCPU's MMU is on."""
+        return bool(self.system_register(SCTLR_EL1) & _SCTLR_M)
 
     def reset_current(self) -> None:
         """Give the current vCPU its power-on state."""

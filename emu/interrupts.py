@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, cast
 
 from emu import memory
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from emu.board import Board
     from emu.devices.gicv2 import Gicv2
     from emu.devices.gicv3 import Gicv3
+    from emu.devices.pl011 import Pl011
+    from emu.devices.pl031 import Pl031
 
     Controller = Gicv2 | Gicv3
 
@@ -56,6 +59,22 @@ def controller(version: int | None, mpidrs: tuple[int, ...]) -> Controller | Non
     return Gicv2([CpuInterface() for _ in mpidrs])
 
 
+@dataclass(slots=True)
+class Kept:
+    """The controller and the devices that are wired to it, as they were at an instant, and until when what it knew of its lines holds.
+
+    changes  how often the machine's had been changed when they last were like this
+    """
+
+    controller: Controller | None
+    uart: Pl011
+    rtc: Pl031
+    changes: int
+    known_until: tuple[int, ...]
+    rtc_known_until: int
+    next_change: int
+
+
 class Interrupts:
     """The controller of a machine, and what is wired to it.
 
@@ -77,6 +96,7 @@ class Interrupts:
         self._version, self._mpidrs = version, mpidrs
         self._vcpus = vcpus
         self.accesses = 0  # of devices whose interrupts may change by that
+        self._changes = 0  # of the controller and the RTC that are no accesses: a new one, a line, an alarm
         self.reset()
         self._connect(memory.UART, board.console.read, board.console.write)
         self._connect(memory.RTC, self._read_rtc, self._write_rtc)
@@ -110,6 +130,8 @@ class Interrupts:
     @controller.setter
     def controller(self, value: Controller | None) -> None:
         self._controller = value
+        self._changes += 1
+        self._uart_level: bool | None = None  # as the controller knows it; None: tell it
         # By vCPU: until which tick the controller knows the levels of its timers' outputs.
         self._known_until = [0] * len(self._mpidrs)
         self._rtc_known_until = 0
@@ -119,10 +141,34 @@ class Interrupts:
         """Give the controller its reset state."""
         self.controller = controller(self._version, self._mpidrs)
 
+    def keep(self) -> Kept:
+        """Return what `put_back` needs."""
+        controller = None if self._controller is None else self._controller.copy()
+        devices = controller, self._board.console.uart.copy(), self._board.rtc.copy()
+        return Kept(*devices, self._all_changes, tuple(self._known_until), self._rtc_known_until, self._next_change)
+
+    def put_back(self, kept: Kept) -> None:
+        """Make the controller and the devices what they were, once time and timers are what they were then.
+
+        What the guest has not come near is as it was; and what was known of the lines then is known again.
+        """
+        board = self._board
+        if self._all_changes != kept.changes or board.console.uart.rx != kept.uart.rx:  # what is typed comes without an access
+            self.controller = None if kept.controller is None else kept.controller.copy()
+            board.console.uart, board.rtc = kept.uart.copy(), kept.rtc.copy()
+            kept.changes = self._all_changes
+        self._known_until[:] = kept.known_until
+        self._rtc_known_until, self._next_change = kept.rtc_known_until, kept.next_change
+
+    @property
+    def _all_changes(self) -> int:
+        return self.accesses + self._changes
+
     def reset_vcpu(self, index: int) -> None:
         """Reset what a core's reset resets of its CPU interface."""
         if self._controller is not None:
             self._controller.reset_interface(index)
+            self._changes += 1
         self._known_until[index] = self._next_change = 0
 
     @property
@@ -168,30 +214,35 @@ class Interrupts:
 
     def can_take(self, index: int) -> bool:
         """Say whether a vCPU would take an interrupt if it were signalled one."""
-        return self.controller is not None and not self._engine.register_of(index, "pstate") & PSTATE_I
+        return self._controller is not None and not self._engine.register_of(index, "pstate") & PSTATE_I
 
-    def watch(self) -> None:
-        """Let the current vCPU be stopped as soon as it takes an interrupt; to be called after whatever may signal it one."""
-        self._engine.watch_for_unmasked(self.controller is not None and self.signals(self._engine.current))
+    def watch(self) -> bool:
+        """Let the current vCPU be stopped as soon as it takes an interrupt; to be called after whatever may signal it one, and says so."""
+        is_signalled = self._controller is not None and self.signals(self._engine.current)
+        self._engine.watch_for_unmasked(is_signalled)
+        return is_signalled
 
     def update(self) -> None:
         """Tell the controller the levels of all its lines as they are now."""
         if self._controller is None:
             return
-        self._controller.set_level(UART, self._board.console.uart.irq)
+        level = self._board.console.uart.irq
+        if level is not self._uart_level:
+            self._uart_level = level
+            self._changes += self._controller.set_level(UART, level)
         now = self._clock.now_ticks
         if now < self._next_change:
             return
         for index, vcpu in enumerate(self._vcpus()):
             if self._known_until[index] <= now:
                 timers = vcpu.timers
-                self._controller.set_level(VIRTUAL_TIMER, timers.virtual.output(now), index)
-                self._controller.set_level(PHYSICAL_TIMER, timers.physical.output(now), index)
+                self._changes += self._controller.set_level(VIRTUAL_TIMER, timers.virtual.output(now), index)
+                self._changes += self._controller.set_level(PHYSICAL_TIMER, timers.physical.output(now), index)
                 deadline = timers.deadline_after(now)
                 self._known_until[index] = _NEVER if deadline is None else deadline
         if self._rtc_known_until <= now:
-            self._board.rtc.look(self._clock.now_ns)
-            self._controller.set_level(RTC, self._board.rtc.irq)
+            self._changes += self._board.rtc.look(self._clock.now_ns)
+            self._changes += self._controller.set_level(RTC, self._board.rtc.irq)
             deadline = self.deadline_ticks
             self._rtc_known_until = _NEVER if deadline is None else deadline
         self._next_change = min(self._rtc_known_until, *self._known_until)

@@ -31,19 +31,18 @@ class Limits:
         """Return how many of a slice's instructions are left before the limit."""
         return instructions if self._max_insns is None else min(instructions, self._max_insns - self.instructions)
 
-    def count(self, instructions: int, progress: tuple[int, int], takes: bool | None = None) -> bool:
-        """Count a slice; say whether there was progress: other numbers of calls and printed bytes.
-
-        takes  whether its vCPU, still running at its end, would take an interrupt; None for one that waits
-        """
+    def count(self, instructions: int, progress: tuple[int, int]) -> bool:
+        """Count a slice; say whether there was progress: other numbers of calls and printed bytes."""
         self.instructions += instructions
         if progress != self.seen[0]:
             self.seen, self.spun = (progress, self.instructions), (0, 0)
             return True
-        if takes is not None:
-            masked, unmasked = self.spun
-            self.spun = (masked, unmasked + instructions) if takes else (masked + instructions, unmasked)
         return False
+
+    def spin(self, instructions: int, *, takes: bool) -> None:
+        """Count a slice without progress whose vCPU still runs at its end; `takes`: it would take an interrupt."""
+        masked, unmasked = self.spun
+        self.spun = (masked, unmasked + instructions) if takes else (masked + instructions, unmasked)
 
     def reached(self, now_ns: int) -> Outcome | None:
         """Return how the run ends if a limit is reached, or the guest's last word was that it has ended."""

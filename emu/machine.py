@@ -69,6 +69,8 @@ from firmware.trap import (
 if TYPE_CHECKING:
     from random import Random
 
+_NOTHING, _ON_PENDING = Wait.NOTHING, PowerState.ON_PENDING  # a look into an enumeration is slow
+
 
 class Machine:
     """One virtual machine.
@@ -393,10 +395,15 @@ class Machine:
         return outcome
 
     def _run(self) -> Outcome:
-        outcome = None
-        while outcome is None:
-            outcome = self._guarded(self._turns_alone)
+        outcome = self._guarded(self._turns_to_an_end)
+        assert outcome is not None
         return outcome
+
+    def _turns_to_an_end(self) -> Outcome:
+        while True:
+            outcome = self._turns_alone()
+            if outcome is not None:
+                return outcome
 
     def step(self, instructions: int | None) -> Outcome | None:
         """Give the vCPU whose turn it is some instructions, None for a slice; return how the run ended, if it did.
@@ -447,7 +454,7 @@ class Machine:
         while (
             outcome is None
             and self._turns.is_alone
-            and vcpu.wait is Wait.NOTHING
+            and vcpu.wait is _NOTHING
             and not (self.engine.was_stopped or self.interrupted or self.scheduler.started or self.console.uart.rx)
             and self.interrupts.accesses == accesses
             and self.clock.now_ticks < self.interrupts.next_change_ticks
@@ -463,36 +470,39 @@ class Machine:
 
     def _arrival(self, index: int, state: PowerState) -> EntryState | None:
         """Return where a vCPU has yet to begin, if it has."""
-        if state is PowerState.ON_PENDING or not self.firmware.has_run:
+        if state is _ON_PENDING or not self.firmware.has_run:
             # Any other KVM_RUN tells the firmware nothing.
             return self._event(Enter(index)).entry
-        entry, self.vcpus[index].resume = self.vcpus[index].resume, None
+        vcpu = self.vcpus[index]
+        entry, vcpu.resume = vcpu.resume, None
         return entry
 
     def _run_slice(self, index: int, vcpu: Vcpu, exactly: int | None) -> None:
-        self._account_stolen_time(vcpu)
+        if vcpu.stolen_at is not None:
+            self._account_stolen_time(vcpu, vcpu.stolen_at)
         granted = self.scheduler.slice_instructions() if exactly is None else exactly
         instructions = self.limits.cap(granted)
         # What somebody has counted is exact; a slice ends with a block, and what it ran beyond its length is counted.
         run = self.engine.run_slice if exactly is None and instructions == granted else self.engine.run
-        if vcpu.wait is Wait.NOTHING or self._unpark(index):
+        if vcpu.wait is _NOTHING or self._unpark(index):
             self._audience.slice(index, instructions)
             instructions = max(instructions, self._execute(run, index, instructions))
         self.clock.now_ns += instructions
         vcpu.ready_ns = self.clock.now_ns
         progress = (self.clock.traps, self.console.printed_bytes + len(self.console.uart.tx))
-        progressed = self.limits.count(instructions, progress, None if vcpu.wait is not Wait.NOTHING else self.interrupts.can_take(index))
-        if vcpu.wait is Wait.NOTHING and (
-            self.trap_path.repeats() or (not progressed and is_parked(self.engine.instruction_at, self.engine.pc.get()))
-        ):
+        progressed = self.limits.count(instructions, progress)
+        if vcpu.wait is not _NOTHING:
+            return
+        if not progressed:
+            self.limits.spin(instructions, takes=self.interrupts.can_take(index))
+        if self.trap_path.repeats() or (not progressed and is_parked(self.engine.instruction_at, self.engine.pc.get())):
             vcpu.wait = Wait.PARKED
 
     def _execute(self, run: Callable[[int], int], index: int, instructions: int) -> int:
         executed = 0
         while True:
-            if self.interrupts.is_taken(index):
+            if self.interrupts.watch() and self.interrupts.can_take(index):
                 self._take_interrupt()
-            self.interrupts.watch()
             executed += self._execute_on(run, instructions - executed)
             if executed >= instructions or self.engine.was_stopped or not self.interrupts.is_taken(index):
                 return executed
@@ -520,7 +530,6 @@ class Machine:
         esr, far, vector = self.exceptions.external_abort(str(access), access.is_fetch, access.is_write, access.address)
         self._audience.exception(EXCP_PREFETCH_ABORT if access.is_fetch else EXCP_DATA_ABORT, esr, far, pc, vector)
 
-    def _account_stolen_time(self, vcpu: Vcpu) -> None:
-        if vcpu.stolen_at is not None:
-            vcpu.stolen_ns += self.clock.now_ns - vcpu.ready_ns
-            self.memory.write(vcpu.stolen_at, vcpu.stolen_ns.to_bytes(8, "little"))
+    def _account_stolen_time(self, vcpu: Vcpu, stolen_at: int) -> None:
+        vcpu.stolen_ns += self.clock.now_ns - vcpu.ready_ns
+        self.memory.write(stolen_at, vcpu.stolen_ns.to_bytes(8, "little"))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ctypes
-from typing import Final
+from typing import Any, Final
 
 from emu import unicorn
-from emu.unicorn import library
+from emu.unicorn import library, pointer
 
 SystemRegister = tuple[int, int, int, int, int]  # op0, op1, CRn, CRm, op2
 
@@ -54,11 +54,11 @@ class Register:
 
     __slots__ = ("_box", "_handle", "_number", "_pointer")
 
-    def __init__(self, handle: ctypes.c_void_p, number: int) -> None:
+    def __init__(self, handle: Any, number: int) -> None:
         self._handle = handle
-        self._number = ctypes.c_int(number)
+        self._number = number
         self._box = ctypes.c_uint64()
-        self._pointer = ctypes.c_void_p(ctypes.addressof(self._box))
+        self._pointer = pointer(ctypes.addressof(self._box))
 
     def get(self) -> int:
         library.uc_reg_read(self._handle, self._number, self._pointer)

@@ -61,7 +61,8 @@ class Scheduler:
     def choose(self, runnable: Sequence[bool]) -> int | None:
         """Return the vCPU whose turn it is, or None if none can run."""
         candidates = [vcpu for vcpu, can_run in enumerate(runnable) if can_run]
-        started, self.started = [vcpu for vcpu in self.started if runnable[vcpu]], []
+        started = [vcpu for vcpu in self.started if runnable[vcpu]] if self.started else self.started
+        self.started = []
         if not candidates:
             return None
         if self._random is not None:
@@ -69,8 +70,10 @@ class Scheduler:
         elif started:
             self.started = started[1:]
             return started[0]
+        elif self.last >= candidates[-1]:
+            self.last = candidates[0]
         else:
-            self.last = next((vcpu for vcpu in candidates if vcpu > self.last), candidates[0])
+            self.last = next(vcpu for vcpu in candidates if vcpu > self.last)
         return self.last
 
     @property

@@ -73,7 +73,7 @@ def _native() -> Any | None:
 
 
 def served(
-    handle: ctypes.c_void_p,
+    handle: Any,
     readers: Mapping[SystemRegister, Callable[[], int]],
     writers: Mapping[SystemRegister, Callable[[int], None]],
     may: Callable[[SystemRegister], bool],

@@ -50,6 +50,7 @@ class Stage2:
         self._fill(0, [0 if index == own else index * GiB | _ATTRIBUTES | _XN | _BLOCK for index in range(_FIRST_LEVEL_ENTRIES)])
         self._used = _FIRST_LEVEL_ENTRIES
         self.executed: dict[int, int] = {}  # by page: the virtual page from which it was first executed
+        self.changes = 0  # of these
 
     def _fill(self, start: int, descriptors: list[int]) -> None:
         self._descriptors[start : start + len(descriptors)] = memoryview(array("Q", descriptors))
@@ -60,6 +61,7 @@ class Stage2:
         Where no tables are left, whatever the page is a part of becomes executable with it, and can still be written.
         """
         self.executed[address & ~_OFFSET] = va & ~_OFFSET
+        self.changes += 1
         self._change(address, clear=_XN | _WRITE, if_whole=_XN)
 
     def let_write(self, address: int, va: int, pc: int) -> None:
@@ -69,6 +71,7 @@ class Stage2:
             self._change(page, put=_WRITE)
         else:
             del self.executed[page]
+            self.changes += 1
             self._change(page, put=_WRITE | _XN)
 
     def _change(self, address: int, *, clear: int = 0, put: int = 0, if_whole: int = 0) -> None:

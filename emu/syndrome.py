@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import struct
-from typing import Final
+from typing import Any, Final
 
 from emu import unicorn
 from emu.registers import REGISTERS, Register
@@ -23,7 +23,7 @@ class Syndrome:
     handle  an engine that has not run yet; where a context holds it is found by running one SVC and one BRK
     """
 
-    def __init__(self, handle: ctypes.c_void_p) -> None:
+    def __init__(self, handle: Any) -> None:
         self._handle = handle
         self._context = Context(handle)
         base = self._context.address + _offset(handle, self._context)
@@ -47,7 +47,7 @@ def daif_syndrome(word: int) -> int:
     return 0x6200_0000 | op2 << 17 | op1 << 14 | 4 << 10 | 31 << 5 | crm << 1
 
 
-def _offset(handle: ctypes.c_void_p, context: Context) -> int:
+def _offset(handle: Any, context: Context) -> int:
     images: list[bytes] = []
 
     def on_interrupt(_uc: int, _number: int) -> None:

@@ -18,7 +18,7 @@ from emu.engine import Engine
 from emu.exceptions import EXCP_HVC, EXCP_SMC
 from emu.registers import REGISTERS, SCTLR_EE, SCTLR_EL1
 from emu.scheduler import TRAP_NS, Clock
-from emu.unicorn import library
+from emu.unicorn import library, pointer
 from firmware.abi import MASK64, PowerState
 from firmware.dispatch import Firmware, functions_by_id
 from firmware.errors import UserError
@@ -26,6 +26,7 @@ from firmware.table import Faulty, Function, Keyed, Live, Table
 from firmware.trap import Conduit, Reply, Resume, Trap
 
 _RECENT_CALLS: Final = 10
+_NEXT: Final = Resume.NEXT  # a look into an enumeration is slow
 _IMMEDIATE_SHIFT: Final = 5
 _IMMEDIATE_MASK: Final = 0xFFFF
 _INSTRUCTIONS: Final = {Conduit.HVC: 0xD400_0002, Conduit.SMC: 0xD400_0003}  # with an immediate of 0
@@ -161,7 +162,7 @@ class TrapPath:
 
     def _path(self, conduit: Conduit, table: Table) -> Callable[[], None]:
         engine, clock, firmware, remember = self._engine, self._clock, self._firmware, self._recent.append
-        slow, finish, registers, next_instruction = self._slow, self._finish, engine.x, Resume.NEXT
+        slow, finish, registers = self._slow, self._finish, engine.x
         read, read_arguments, values = library.uc_reg_read_batch, self._batch.arguments, self._batch.values
         write, mask = library.uc_reg_write_batch, table.mask
         fetches_immediate = table.immediate is not None
@@ -190,9 +191,10 @@ class TrapPath:
                 write(*entry[0])
                 remember((clock.now_ns, engine.current, conduit, x, entry[1]))
             else:
-                vcpu, big_endian = engine.current, entry.function.enters and self._is_big_endian()
-                reply = firmware.answer(entry, vcpu, (x[1], x[2], x[3]), big_endian, clock.now_ns)
-                if reply.resume is next_instruction and not reply.effects:
+                live, enters = entry
+                vcpu, big_endian = engine.current, enters and self._is_big_endian()
+                reply = firmware.answer(live, vcpu, (x[1], x[2], x[3]), big_endian, clock.now_ns)
+                if reply.resume is _NEXT and not reply.effects:
                     for register, value in reply.regs:
                         registers[register].set(value)
                     remember((clock.now_ns, vcpu, conduit, x, reply))
@@ -204,20 +206,20 @@ class TrapPath:
     def _prepare_table(self, table: Table) -> dict[int, Any]:
         prepared: dict[int, Any] = {}
         for fid, entry in table.entries.items():
-            if type(entry) is Keyed:
+            if isinstance(entry, Keyed):
                 answers = {key: self._prepare(answer) for key, answer in entry.answers.items()}
                 prepared[fid] = _Keys(entry.mask, answers, self._prepare(entry.default))
             else:
                 prepared[fid] = self._prepare(entry)
         return prepared
 
-    def _prepare(self, entry: Reply | Live | Keyed | Faulty) -> Any:
-        # Three kinds of entry: (arguments of the batch write, reply), a Live row, or None for the long way.
+    def _prepare(self, entry: Reply | Live | Faulty) -> Any:
+        # Three kinds of entry: (arguments of the batch write, reply), what is worked out, or None for the long way.
         if isinstance(entry, Faulty):
             return None
-        if not isinstance(entry, Reply):
-            return entry
-        if entry.resume is not Resume.NEXT or entry.effects or not entry.regs:
+        if isinstance(entry, Live):
+            return _Live(entry, entry.function.enters)
+        if entry.resume is not _NEXT or entry.effects or not entry.regs:
             return None
         batch = self._batches.get(entry)
         if batch is None:
@@ -257,7 +259,7 @@ class TrapPath:
         for register, value in reply.regs:
             self._engine.x[register].set(value)
         self._recent.append((trap.time_ns, trap.vcpu, trap.conduit, x, reply))
-        if reply.resume is not Resume.NEXT or reply.effects:
+        if reply.resume is not _NEXT or reply.effects:
             self._apply(trap, reply, x[4] - 4)
 
     def _function(self, x0: int) -> Function | None:
@@ -269,6 +271,13 @@ class TrapPath:
     def _immediate(self, pc: int) -> int:
         word = self._engine.instruction_at(pc)
         return 0 if word is None else word >> _IMMEDIATE_SHIFT & _IMMEDIATE_MASK
+
+
+class _Live(NamedTuple):
+    """A call that is worked out, and whether it names an entry point."""
+
+    live: Live
+    enters: bool
 
 
 class _Keys(NamedTuple):
@@ -293,9 +302,9 @@ class _Batch:
         self.values = memoryview(buffer).cast("B").cast("Q")
         self.arguments = (
             engine.handle,
-            ctypes.c_void_p(ctypes.addressof(numbers)),
-            ctypes.c_void_p(ctypes.addressof(pointers)),
-            ctypes.c_int(count),
+            pointer(ctypes.addressof(numbers)),
+            pointer(ctypes.addressof(pointers)),
+            count,
         )
         self._keep = (numbers, buffer, pointers)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 from importlib.util import find_spec
-from typing import Final
+from typing import Any, Final
 
 UC_ARCH_ARM64: Final = 2
 UC_MODE_ARM: Final = 0
@@ -87,6 +87,11 @@ def described(error: int) -> str:
     return text.decode("ascii")
 
 
+def pointer(address: int) -> Any:
+    """Return an address as an argument that is ready: of anything else ctypes makes such an object, at every call."""
+    return ctypes.c_void_p.from_param(address)
+
+
 def control(kind: int, arguments: int = 0) -> ctypes.c_int:
     """Return uc_ctl's number for writing a control that takes so many arguments."""
     return ctypes.c_int(kind | arguments << 26 | UC_CTL_IO_WRITE << 30)
@@ -97,12 +102,24 @@ class Context:
 
     _free = library.uc_context_free  # not looked for when the interpreter ends
 
-    def __init__(self, handle: ctypes.c_void_p) -> None:
-        self.pointer = ctypes.c_void_p()
-        check(library.uc_context_alloc(handle, ctypes.byref(self.pointer)))
-        self.address = self.pointer.value or 0
+    def __init__(self, handle: Any) -> None:
+        allocated = ctypes.c_void_p()
+        check(library.uc_context_alloc(handle, ctypes.byref(allocated)))
+        self.address = allocated.value or 0
+        self.pointer = pointer(self.address)
         self.size_bytes = int(library.uc_context_size(handle))
         check(library.uc_context_save(handle, self.pointer))
+        self._handle = handle
+
+    def copy(self) -> Context:
+        """Return another one like it."""
+        other = Context(self._handle)
+        other.become(self)
+        return other
+
+    def become(self, other: Context) -> None:
+        """Take on what another one holds."""
+        ctypes.memmove(self.address, other.address, self.size_bytes)
 
     def __del__(self) -> None:
         self._free(self.pointer)
@@ -114,8 +131,10 @@ class Uc:
     _close = library.uc_close
 
     def __init__(self, cpu: int) -> None:
-        self.handle = ctypes.c_void_p()
-        check(library.uc_open(ctypes.c_int(UC_ARCH_ARM64), ctypes.c_int(UC_MODE_ARM), ctypes.byref(self.handle)))
+        self.handle: Any = None
+        opened = ctypes.c_void_p()
+        check(library.uc_open(ctypes.c_int(UC_ARCH_ARM64), ctypes.c_int(UC_MODE_ARM), ctypes.byref(opened)))
+        self.handle = pointer(opened.value or 0)
         check(library.uc_ctl(self.handle, control(UC_CTL_CPU_MODEL, 1), ctypes.c_int(cpu)))
         check(library.uc_ctl(self.handle, control(UC_CTL_UC_USE_EXITS, 1), ctypes.c_int(1)))
 

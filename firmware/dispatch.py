@@ -31,6 +31,7 @@ from firmware.vendor_hyp import VENDOR_HYP
 SERVICES: Final[tuple[Service, ...]] = (PSCI_0_1_IDS, PSCI, PSCI_OPTIONAL, SMCCC, TRNG, PV_TIME, VENDOR_HYP, STANDARD_SECURE)
 
 _STATUSES: Final = 16
+_NEXT: Final = Resume.NEXT  # a look into an enumeration is slow
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,13 +121,14 @@ class Firmware:
             args = (x1 & MASK32, x2 & MASK32, x3 & MASK32)
         result = live.handler(Call(live.function.name, self.config, self.power, self.entropy, vcpu, args, big_endian, time_ns))
         written_back = args if live.truncated and self.config.host.truncation_written_back else None
-        plain = written_back is None and not result.effects and result.resume is Resume.NEXT and result.padded
-        if not plain or result.values is None or len(result.values) != 1 or not -_STATUSES < result.values[0] < _STATUSES:
+        values, resume, effects, padded = result
+        plain = written_back is None and not effects and resume is _NEXT and padded
+        if not plain or values is None or len(values) != 1 or not -_STATUSES < values[0] < _STATUSES:
             return encode(self.config.host, result, written_back)
         # A status is the same reply each time; anything wider would fill the store.
-        reply = self._statuses.get(result.values[0])
+        reply = self._statuses.get(values[0])
         if reply is None:
-            reply = self._statuses[result.values[0]] = encode(self.config.host, result)
+            reply = self._statuses[values[0]] = encode(self.config.host, result)
         return reply
 
     def is_answered_early(self, conduit: Conduit, fid: int, imm: int) -> bool:
@@ -180,7 +182,7 @@ class Firmware:
         if (state.version, state.psci_0_2, state.bitmaps) != (config.version, config.psci_0_2, config.bitmaps):
             self.configure(dataclasses.replace(config, version=state.version, psci_0_2=state.psci_0_2, bitmaps=state.bitmaps))
         self.power.restore(state.power)
-        self.entropy = Entropy(*state.entropy)
+        self.entropy.seed, self.entropy.position = state.entropy
         self.has_run = state.has_run
         self._replies = dict(state.replies)
 

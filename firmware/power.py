@@ -231,10 +231,8 @@ class Power:
         )
 
     def restore(self, snapshot: PowerSnapshot) -> None:
-        self.states = list(snapshot.states)
-        self._pending = list(snapshot.pending)
-        self._suspensions = list(snapshot.suspensions) or [None] * len(self.mpidrs)
-        self._statistics = dict(snapshot.statistics)
-        self.os_initiated = snapshot.os_initiated
-        self.memory_protected = snapshot.memory_protected
-        self._suspended_by_user = set(snapshot.suspended_by_user)
+        states, pending, suspensions, statistics, self.os_initiated, self.memory_protected, suspended_by_user = snapshot
+        self.states, self._pending = list(states), list(pending)
+        self._suspensions = list(suspensions) or [None] * len(states)
+        self._statistics = dict(statistics)
+        self._suspended_by_user = set(suspended_by_user)

@@ -109,15 +109,17 @@ class Gicv3:
 
     # ---- lines in, lines out
 
-    def set_level(self, intid: int, level: bool, vcpu: int = 0) -> None:
-        """Set an input line: a PPI's of one vCPU, or an SPI's."""
+    def set_level(self, intid: int, level: bool, vcpu: int = 0) -> bool:
+        """Set an input line, a PPI's of one vCPU, or an SPI's; say whether that changed anything."""
         private = intid < PRIVATE
         bank = self.redistributors[vcpu].bank if private else self.bank
-        if bank.set_level(intid, level):
-            if private:
-                self._changed(vcpu)
-            else:
-                self._all_changed()
+        if not bank.set_level(intid, level):
+            return False
+        if private:
+            self._changed(vcpu)
+        else:
+            self._all_changed()
+        return True
 
     def signals(self, vcpu: int) -> bool:
         """Say whether IRQ is asserted to a vCPU."""

@@ -70,6 +70,11 @@ class Pl011:
     ris: int = 0
     dmacr: int = 0
 
+    def copy(self) -> Pl011:
+        """Return another one like it."""
+        kept = (self.ilpr, self.ibrd, self.fbrd, self.lcr_h, self.cr, self.ifls, self.imsc, self.ris, self.dmacr)
+        return Pl011(bytearray(self.rx), bytearray(self.tx), *kept)
+
     @property
     def irq(self) -> bool:
         """Give the level of the combined interrupt output, UARTINTR."""

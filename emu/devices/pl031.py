@@ -60,10 +60,12 @@ class Pl031:
         """When the interrupt output will be asserted, None where time alone does not do it."""
         return self.alarm_ns if self.imsc and not self.ris else None
 
-    def look(self, now_ns: int) -> None:
-        """Let the alarm come if its time has."""
-        if self.alarm_ns is not None and now_ns >= self.alarm_ns:
-            self.ris, self.alarm_ns = _ALARM, None
+    def look(self, now_ns: int) -> bool:
+        """Let the alarm come if its time has; say whether it came."""
+        if self.alarm_ns is None or now_ns < self.alarm_ns:
+            return False
+        self.ris, self.alarm_ns = _ALARM, None
+        return True
 
     def read(self, offset: int, size_bytes: int, now_ns: int) -> int:
         """Read 1, 2 or 4 bytes; unknown offsets read 0."""
