@@ -196,7 +196,7 @@ def make(choices: Choices) -> Setup:
         **choices.rest,  # type: ignore[arg-type]
     )
     firmware = setup.firmware()  # refuses here, before anything runs
-    config = firmware.config
+    config = firmware.config_as_it_is
     for change in setup.version_changes:
         firmware.set_one_reg(fwregs.BY_NAME["PSCI_VERSION"].id, change.version.word)
     check_faults(config)

@@ -143,7 +143,10 @@ class Other(_Line, tag="event"):
 
 
 class FirmwareLine(msgspec.Struct, forbid_unknown_fields=True):
-    """What `FirmwareState` holds beside the registers' values, which are the configuration's."""
+    """What `FirmwareState` holds beside the registers' values, which are the configuration's.
+
+    ssbd_off  None in earlier files: the configuration's
+    """
 
     has_run: bool
     entropy: tuple[Time, Time]
@@ -154,6 +157,7 @@ class FirmwareLine(msgspec.Struct, forbid_unknown_fields=True):
     os_initiated: bool
     memory_protected: bool
     suspended_by_user: list[Index] = []
+    ssbd_off: list[Index] | None = None
     replies: dict[str, Time] = {}
 
 
@@ -263,6 +267,7 @@ def firmware_line(state: FirmwareState) -> FirmwareLine:
         os_initiated=power.os_initiated,
         memory_protected=power.memory_protected,
         suspended_by_user=sorted(power.suspended_by_user),
+        ssbd_off=sorted(power.ssbd_off),
         replies=dict(state.replies),
     )
 
@@ -283,6 +288,7 @@ def firmware_of(line: FirmwareLine, config: Config) -> FirmwareState:
         os_initiated=line.os_initiated,
         memory_protected=line.memory_protected,
         suspended_by_user=frozenset(line.suspended_by_user),
+        ssbd_off=config.ssbd_off if line.ssbd_off is None else frozenset(line.ssbd_off),
     )
     replies = tuple(sorted(line.replies.items()))
     return FirmwareState(config.version, config.psci_0_2, config.bitmaps, power, line.entropy, line.has_run, replies)

@@ -246,7 +246,7 @@ class Config:
     capabilities   enabled KVM capabilities, by name
     bitmaps        value of each feature bitmap register, by name
     mitigations    one for all vCPUs, or one for each
-    ssbd_off       vCPUs whose Spectre v4 mitigation was switched off through WORKAROUND_2's register, where the host switches it
+    ssbd_off       vCPUs that begin with their Spectre v4 mitigation switched off, where a guest can do that
     el2_fast_path  whether KVM's answer to the workaround calls stands in front of the dispatcher
     ram            (base, size in bytes) of guest memory
     pv_time_base   guest physical address of the first vCPU's stolen-time structure, None where none is configured
@@ -282,6 +282,10 @@ class Config:
 
     def mitigation(self, vcpu: int) -> Mitigations:
         return self.mitigations[vcpu % len(self.mitigations)]
+
+    def switches_ssbd(self, vcpu: int) -> bool:
+        """Say whether the guest can switch this vCPU's Spectre v4 mitigation."""
+        return self.host.switches_ssbd and self.mitigation(vcpu).ssbd_state == "kernel"
 
 
 class Result(NamedTuple):

@@ -186,12 +186,12 @@ class Vcpu:
     def get_one_reg(self, register_id: int) -> int:
         """KVM_GET_ONE_REG, of the firmware's registers. Raises ENOEXEC, EINVAL, ENOENT."""
         self._access(f"register {register_id:#018x}")
-        return self._vm.firmware.get_one_reg(register_id)
+        return self._vm.firmware.get_one_reg(register_id, self._index)
 
     def set_one_reg(self, register_id: int, value: int) -> None:
-        """KVM_SET_ONE_REG; a write is VM-wide. Raises ENOEXEC, EINVAL, ENOENT, EBUSY."""
+        """KVM_SET_ONE_REG; a write is VM-wide, but for the switch of WORKAROUND_2. Raises ENOEXEC, EINVAL, ENOENT, EBUSY."""
         self._access(f"register {register_id:#018x}")
-        self._vm.firmware.set_one_reg(register_id, value)
+        self._vm.firmware.set_one_reg(register_id, value, self._index)
 
     def get_reg_list(self, room: int) -> tuple[int, ...]:
         """KVM_GET_REG_LIST, of the firmware's registers. Raises ENOEXEC, E2BIG (RegisterListError, whose `count` is the n to come with)."""

@@ -1,4 +1,4 @@
-"""PSCI's state, each vCPU's and the whole VM's, and the only code that changes it.
+"""PSCI's state, each vCPU's and the whole VM's, and what a vCPU's reset undoes beside it: the only code that changes either.
 
 1. Nothing outside this file assigns a power state, a pending entry, or anything else that a snapshot holds.
 2. This file knows neither hosts, nor function IDs, nor return codes.
@@ -46,6 +46,7 @@ class PowerSnapshot(NamedTuple):
     os_initiated      the suspend mode
     memory_protected  what MEM_PROTECT was last told
     suspended_by_user  vCPUs that user space made KVM_MP_STATE_SUSPENDED, which is no sleep of their own
+    ssbd_off          vCPUs whose Spectre v4 mitigation is switched off, where a guest can do that
     """
 
     states: tuple[PowerState, ...]
@@ -55,15 +56,17 @@ class PowerSnapshot(NamedTuple):
     os_initiated: bool = False
     memory_protected: bool = False
     suspended_by_user: frozenset[int] = frozenset()
+    ssbd_off: frozenset[int] = frozenset()
 
 
 class Power:
     """Guard the PSCI state of every vCPU, and what PSCI remembers of the whole VM.
 
-    mpidrs  affinity fields of each vCPU's MPIDR_EL1, by vCPU index; all different
+    mpidrs    affinity fields of each vCPU's MPIDR_EL1, by vCPU index; all different
+    ssbd_off  vCPUs that begin with their Spectre v4 mitigation switched off
     """
 
-    def __init__(self, mpidrs: tuple[int, ...]) -> None:
+    def __init__(self, mpidrs: tuple[int, ...], ssbd_off: frozenset[int] = frozenset()) -> None:
         self.mpidrs = mpidrs
         self._index = {mpidr: vcpu for vcpu, mpidr in enumerate(mpidrs)}
         self.states: list[PowerState] = []
@@ -74,6 +77,7 @@ class Power:
         self.memory_protected = False
         self._suspended_by_user: set[int] = set()
         self.reset()
+        self._ssbd_off = set(ssbd_off)
 
     # ---- questions
 
@@ -113,6 +117,10 @@ class Power:
         """Say whether it was user space that put a vCPU to sleep (KVM_MP_STATE_SUSPENDED)."""
         return self.states[vcpu] is PowerState.SUSPENDED and vcpu in self._suspended_by_user
 
+    @property
+    def ssbd_off(self) -> frozenset[int]:
+        return frozenset(self._ssbd_off)
+
     def statistics(self, vcpu: int, power_state: int) -> Statistics:
         return self._statistics.get((vcpu, power_state), Statistics())
 
@@ -130,6 +138,7 @@ class Power:
         assert self.states[vcpu] is PowerState.OFF
         self.states[vcpu] = PowerState.ON
         self._pending[vcpu] = None
+        self._ssbd_off.discard(vcpu)
         return Runnable(vcpu, entry)
 
     def stop(self, vcpu: int) -> None:
@@ -147,6 +156,13 @@ class Power:
         self._suspensions[vcpu] = counted
         if entry is not None:
             self._pending[vcpu] = entry
+
+    def switch_ssbd(self, vcpu: int, *, on: bool) -> None:
+        """Switch a vCPU's Spectre v4 mitigation; its reset switches it on again."""
+        if on:
+            self._ssbd_off.discard(vcpu)
+        else:
+            self._ssbd_off.add(vcpu)
 
     def set_suspend_mode(self, os_initiated: bool) -> None:
         self.os_initiated = os_initiated
@@ -167,6 +183,8 @@ class Power:
     def access(self, vcpu: int) -> EntryState | None:
         """Hand out the pending entry, if any; the power state stays."""
         entry, self._pending[vcpu] = self._pending[vcpu], None
+        if entry is not None:
+            self._ssbd_off.discard(vcpu)
         return entry
 
     def wake(self, vcpu: int, time_ns: int = 0) -> EntryState | None:
@@ -206,6 +224,7 @@ class Power:
         entry = self._pending[vcpu]
         if entry is not None:
             self._pending[vcpu] = AT_RESET
+        self._ssbd_off.discard(vcpu)
         self.set_mp_state(vcpu, MpStateValue.STOPPED if stopped else MpStateValue.RUNNABLE)
         return entry or AT_RESET
 
@@ -216,6 +235,7 @@ class Power:
         self._pending = [None] * len(self.mpidrs)
         self._statistics = {}
         self.os_initiated = False
+        self._ssbd_off = set()
 
     # ---- snapshot
 
@@ -228,6 +248,7 @@ class Power:
             self.os_initiated,
             self.memory_protected,
             frozenset(vcpu for vcpu in self._suspended_by_user if self.is_suspended_by_user(vcpu)),
+            self.ssbd_off,
         )
 
     def restore(self, snapshot: PowerSnapshot) -> None:
@@ -238,3 +259,4 @@ class Power:
         self.os_initiated = snapshot.os_initiated
         self.memory_protected = snapshot.memory_protected
         self._suspended_by_user = set(snapshot.suspended_by_user)
+        self._ssbd_off = set(snapshot.ssbd_off)

@@ -215,8 +215,8 @@ def sealed(content: bytes) -> bytes:
     return content + hashlib.sha256(content).digest()
 
 
-def with_header(change: Callable[[dict[str, Any]], None]) -> bytes:
-    content = kept_file()
+def with_header(change: Callable[[dict[str, Any]], None], content: bytes | None = None) -> bytes:
+    content = kept_file() if content is None else content
     length = int.from_bytes(content[HEAD - 8 : HEAD], "little")
     header = json.loads(content[HEAD : HEAD + length])
     change(header)
