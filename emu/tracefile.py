@@ -158,6 +158,7 @@ class FirmwareLine(msgspec.Struct, forbid_unknown_fields=True):
     memory_protected: bool
     suspended_by_user: list[Index] = []
     ssbd_off: list[Index] | None = None
+    skipping: list[Index] = []
     replies: dict[str, Time] = {}
 
 
@@ -268,6 +269,7 @@ def firmware_line(state: FirmwareState) -> FirmwareLine:
         memory_protected=power.memory_protected,
         suspended_by_user=sorted(power.suspended_by_user),
         ssbd_off=sorted(power.ssbd_off),
+        skipping=sorted(power.skipping),
         replies=dict(state.replies),
     )
 
@@ -289,6 +291,7 @@ def firmware_of(line: FirmwareLine, config: Config) -> FirmwareState:
         memory_protected=line.memory_protected,
         suspended_by_user=frozenset(line.suspended_by_user),
         ssbd_off=config.ssbd_off if line.ssbd_off is None else frozenset(line.ssbd_off),
+        skipping=frozenset(line.skipping),
     )
     replies = tuple(sorted(line.replies.items()))
     return FirmwareState(config.version, config.psci_0_2, config.bitmaps, power, line.entropy, line.has_run, replies)

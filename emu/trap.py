@@ -191,7 +191,7 @@ class TrapPath:
                 remember((clock.now_ns, engine.current, conduit, x, entry[1]))
             else:
                 vcpu, big_endian = engine.current, entry.function.enters and self._is_big_endian()
-                reply = firmware.answer(entry, vcpu, (x[1], x[2], x[3]), big_endian, clock.now_ns)
+                reply = firmware.answer(entry, vcpu, conduit, (x[1], x[2], x[3]), big_endian, clock.now_ns)
                 if reply.resume is next_instruction and not reply.effects:
                     for register, value in reply.regs:
                         registers[register].set(value)

@@ -106,19 +106,19 @@ class Firmware:
 
     def _reply(self, found: Reply | Live | Faulty, trap: Trap) -> Reply:
         if isinstance(found, Live):
-            return self.answer(found, trap.vcpu, trap.regs[1:], trap.big_endian, trap.time_ns)
+            return self.answer(found, trap.vcpu, trap.conduit, trap.regs[1:], trap.big_endian, trap.time_ns)
         if not isinstance(found, Faulty):
             return found
         count = self._replies[found.name] = self._replies.get(found.name, 0) + 1
         plain = found.plain.find(trap.regs[0], trap.regs[1], trap.imm)
         return overlay.answer(self.config, found, count, trap.regs[1], lambda: self._reply(plain, trap))
 
-    def answer(self, live: Live, vcpu: int, args: tuple[int, int, int], big_endian: bool, time_ns: int) -> Reply:
+    def answer(self, live: Live, vcpu: int, conduit: Conduit, args: tuple[int, int, int], big_endian: bool, time_ns: int) -> Reply:
         """Work out the reply to a call whose table entry is not a ready answer; `args` are x1 to x3 as the guest left them."""
         if live.truncated:
             x1, x2, x3 = args
             args = (x1 & MASK32, x2 & MASK32, x3 & MASK32)
-        result = live.handler(Call(live.function.name, self.config, self.power, self.entropy, vcpu, args, big_endian, time_ns))
+        result = live.handler(Call(live.function.name, self.config, self.power, self.entropy, vcpu, conduit, args, big_endian, time_ns))
         written_back = args if live.truncated and self.config.host.truncation_written_back else None
         plain = written_back is None and not result.effects and result.resume is Resume.NEXT and result.padded
         if not plain or result.values is None or len(result.values) != 1 or not -_STATUSES < result.values[0] < _STATUSES:

@@ -149,6 +149,7 @@ class Host:
     target_rule: Callable[[Call, int], int | None]  # the vCPU that a target_cpu names
     resets_in_cpu_on: bool = False  # CPU_ON itself resets the target; otherwise that waits until the target is entered
     access_applies_reset: bool = True  # a waiting reset is applied by KVM_GET_ONE_REG and KVM_SET_ONE_REG too
+    off_by_smc_skips: bool = False  # a vCPU that went off by SMC, once started, begins behind its first instruction
     passes_context_id: bool = True  # whether a vCPU starts with context_id in x0; otherwise with 0
     inherits_endianness: bool  # whether a vCPU starts with its starter's SCTLR_EL1.EE
     no_such_cpu: Psci = Psci.INVALID_PARAMETERS  # CPU_ON's answer where it names none
@@ -318,6 +319,7 @@ class Call(NamedTuple):
     power: Power
     entropy: Entropy
     vcpu: int
+    conduit: Conduit
     args: tuple[int, int, int]
     big_endian: bool
     time_ns: int

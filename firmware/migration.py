@@ -125,7 +125,7 @@ def carried(state: FirmwareState, source: Host, config: Config) -> FirmwareState
 
     What waits for a vCPU's entry travels in its registers, where the source's host brings them up to date before they are read.
     """
-    power = state.power
+    power = state.power.as_user_space_finds_it()
     if not source.access_applies_reset:
         # Only what CPU_SUSPEND left behind is not a reset; no such host has it.
         power = power._replace(pending=(None,) * len(power.pending))

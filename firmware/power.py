@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from firmware.abi import AFFINITY_FIELDS, ENTRY_PSTATE, PowerState
+from firmware.abi import AFFINITY_FIELDS, ENTRY_PSTATE, MASK64, PowerState
 from firmware.trap import EntryState, MpStateValue, Runnable
 
 # What an affinity level compares: all of the MPIDR value but the fields below the level.
@@ -18,6 +18,8 @@ _COMPARED_FIELDS: Final = tuple(~sum(AFFINITY_FIELDS[:level]) for level in range
 
 # What a vCPU's registers are after a reset that nobody's CPU_ON asked for.
 AT_RESET: Final = EntryState(pc=0, x0=0, pstate=ENTRY_PSTATE, big_endian=False)
+
+_INSTRUCTION_BYTES: Final = 4
 
 # How many different power_states are counted for each vCPU: a platform has a handful, a guest could invent a great many.
 _COUNTED_POWER_STATES: Final = 256
@@ -47,6 +49,7 @@ class PowerSnapshot(NamedTuple):
     memory_protected  what MEM_PROTECT was last told
     suspended_by_user  vCPUs that user space made KVM_MP_STATE_SUSPENDED, which is no sleep of their own
     ssbd_off          vCPUs whose Spectre v4 mitigation is switched off, where a guest can do that
+    skipping          vCPUs whose next entry comes to stand behind its first instruction
     """
 
     states: tuple[PowerState, ...]
@@ -57,6 +60,17 @@ class PowerSnapshot(NamedTuple):
     memory_protected: bool = False
     suspended_by_user: frozenset[int] = frozenset()
     ssbd_off: frozenset[int] = frozenset()
+    skipping: frozenset[int] = frozenset()
+
+    def as_user_space_finds_it(self) -> PowerSnapshot:
+        """Return what is left when no vCPU is in KVM_RUN any more: instructions that were to be skipped have been."""
+        # Since Linux commit 26e0aabb38a6 ("KVM: arm64: Commit pending PC adjustemnts before returning to userspace") (in v5.13).
+        pending = [entry and _behind(entry) if vcpu in self.skipping else entry for vcpu, entry in enumerate(self.pending)]
+        return self._replace(pending=tuple(pending), skipping=frozenset())
+
+
+def _behind(entry: EntryState) -> EntryState:
+    return entry._replace(pc=entry.pc + _INSTRUCTION_BYTES & MASK64)
 
 
 class Power:
@@ -78,6 +92,7 @@ class Power:
         self._suspended_by_user: set[int] = set()
         self.reset()
         self._ssbd_off = set(ssbd_off)
+        self._skipping: set[int] = set()
 
     # ---- questions
 
@@ -141,8 +156,11 @@ class Power:
         self._ssbd_off.discard(vcpu)
         return Runnable(vcpu, entry)
 
-    def stop(self, vcpu: int) -> None:
+    def stop(self, vcpu: int, *, skips: bool = False) -> None:
+        """Stop a vCPU; `skips` leaves behind that its PC is still to be moved past the instruction that did it."""
         self.states[vcpu] = PowerState.OFF
+        if skips:
+            self._skipping.add(vcpu)
 
     def stop_all(self) -> None:
         """Stop every vCPU; entries that are pending stay so."""
@@ -185,6 +203,9 @@ class Power:
         entry, self._pending[vcpu] = self._pending[vcpu], None
         if entry is not None:
             self._ssbd_off.discard(vcpu)
+            if vcpu in self._skipping:
+                entry = _behind(entry)
+        self._skipping.discard(vcpu)
         return entry
 
     def wake(self, vcpu: int, time_ns: int = 0) -> EntryState | None:
@@ -208,6 +229,8 @@ class Power:
         """Do as KVM_SET_MP_STATE; a pending entry is neither applied nor dropped, and no sleep is counted."""
         self._suspensions[vcpu] = None
         self._suspended_by_user.discard(vcpu)
+        if self._pending[vcpu] is None:
+            self._skipping.discard(vcpu)
         if state is MpStateValue.STOPPED:
             self.states[vcpu] = PowerState.OFF
         elif state is MpStateValue.SUSPENDED:
@@ -225,6 +248,7 @@ class Power:
         if entry is not None:
             self._pending[vcpu] = AT_RESET
         self._ssbd_off.discard(vcpu)
+        self._skipping.discard(vcpu)
         self.set_mp_state(vcpu, MpStateValue.STOPPED if stopped else MpStateValue.RUNNABLE)
         return entry or AT_RESET
 
@@ -236,6 +260,7 @@ class Power:
         self._statistics = {}
         self.os_initiated = False
         self._ssbd_off = set()
+        self._skipping = set()
 
     # ---- snapshot
 
@@ -249,6 +274,7 @@ class Power:
             self.memory_protected,
             frozenset(vcpu for vcpu in self._suspended_by_user if self.is_suspended_by_user(vcpu)),
             self.ssbd_off,
+            frozenset(self._skipping),
         )
 
     def restore(self, snapshot: PowerSnapshot) -> None:
@@ -260,3 +286,4 @@ class Power:
         self.memory_protected = snapshot.memory_protected
         self._suspended_by_user = set(snapshot.suspended_by_user)
         self._ssbd_off = set(snapshot.ssbd_off)
+        self._skipping = set(snapshot.skipping)
