@@ -34,7 +34,9 @@ from emu.setup import Setup
 from emu.state import ConsoleState, MachineState, VcpuState, capture
 from emu.tracefile import EntryLine, FirmwareLine, Header, Hex, Index, Time
 from emu.vcpu import Wait
+from firmware.abi import PSCI_0_1, PSCI_VERSIONS, Version
 from firmware.errors import InputError, UserError
+from firmware.host import Config
 from firmware.trap import EntryState, SystemEvent, SystemEventType
 
 _MAGIC: Final = b"psci-emu snapshot\n"
@@ -82,7 +84,10 @@ class PagesLine(_Named):
 
 
 class SnapshotLine(_Named):
-    """The header; host_is tells whether a host of the user's own is still what it was."""
+    """The header; host_is tells whether a host of the user's own is still what it was.
+
+    asked  earlier files do not say; a VM whose vCPUs lack PSCI_0_2 was asked for 0.1 all the same
+    """
 
     schema: int
     config: Header
@@ -115,6 +120,7 @@ class SnapshotLine(_Named):
     pages: list[PagesLine]
     gic: ControllerLine | None = None
     rtc: RtcLine | None = None
+    asked: tuple[int, int] | None = None
     spun: tuple[Time, Time] = (0, 0)
     announced: tuple[Annotated[str, msgspec.Meta(max_length=1024)], _Said | None, _Said | None, bool] = ("", None, None, False)
 
@@ -199,6 +205,7 @@ def _header(setup: Setup, boot: Boot, state: MachineState, runs: list[tuple[int,
         system_event=None if state.system_event is None else (state.system_event.type.name, state.system_event.flags),
         gic=line_of(state.controller),
         rtc=rtc_line(state.rtc),
+        asked=None if setup.asked is None else (setup.asked.major, setup.asked.minor),
         spun=state.spun,
         announced=(state.announced.line.hex(), state.announced.panic, state.announced.oops, state.announced.is_end),
         pages=[PagesLine(address=hex(address), pages=len(pages)) for address, pages in runs],
@@ -290,6 +297,7 @@ def _snapshot(line: SnapshotLine, body: bytes) -> Snapshot:
     boot = Boot(kind, segments, entry, x0, dtb, initrd, None)
     setup = Setup(
         config=config,
+        asked=_asked(line, config),
         boot=boot,
         cpu=line.cpu,
         psci=line.psci,
@@ -300,6 +308,14 @@ def _snapshot(line: SnapshotLine, body: bytes) -> Snapshot:
         seed=line.config.seed,
     )
     return Snapshot(setup, _state(line, setup, pages))
+
+
+def _asked(line: SnapshotLine, config: Config) -> Version | None:
+    if line.asked is None:
+        return None if config.psci_0_2 else PSCI_0_1
+    if line.asked not in PSCI_VERSIONS:
+        raise ValueError(f"its user asked for PSCI {Version(*line.asked)}, which does not exist")
+    return Version(*line.asked)
 
 
 def _memory(line: SnapshotLine, body: bytes, regions: list[Region]) -> tuple[tuple[Segment, ...], dict[int, bytes]]:

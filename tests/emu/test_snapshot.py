@@ -325,6 +325,7 @@ def test_a_field_that_was_altered_is_refused_or_makes_another_machine_that_runs(
         (lambda header: header["vcpus"][0]["registers"].pop("ttbr0_el1"), "a register 'ttbr0_el1' too few"),
         (lambda header: header["vcpus"][0]["registers"].update(x31="0x0"), "a register 'x31' too many"),
         (lambda header: header["vcpus"][0]["registers"].update(pstate="0x3c9"), "pstate 0x3c9 is not of EL0 or EL1"),
+        (lambda header: header.update(asked=[0, 3]), "its user asked for PSCI 0.3, which does not exist"),
         (lambda header: header["vcpus"].pop(), "it names CPUs beyond the 2 it has"),
         (lambda header: header["pages"][0].update(pages=1 << 40), "are not in memory"),
         (lambda header: header["config"].update(ram=["0x40000000", "0x3fc0000000"]), None),
