@@ -125,10 +125,7 @@ def _hosts(text: str) -> list[str]:
 
 
 def _jobs(text: str | None) -> int:
-    jobs = os.cpu_count() or 1 if text is None else parse_positive("-j", text)
-    if jobs > _MOST_JOBS:
-        raise UserError(f"-j {jobs}: at most {_MOST_JOBS} processes")
-    return jobs
+    return os.cpu_count() or 1 if text is None else parse_positive("-j", text, _MOST_JOBS)
 
 
 @contextmanager
