@@ -124,6 +124,20 @@ def test_json_has_every_cell_whole(capfd: pytest.CaptureFixture[str]) -> None:
     assert (cell["version_before"], cell["version_after"]) == ("1.3", None)
 
 
+@pytest.mark.parametrize(
+    ("sources", "guest", "said"),
+    [
+        ("kvm-6.12", "1.3", "1 cell in 0 classes; no guest was there to move live: "),
+        ("kvm-6.12", "default", "1 cell in 1 class; a guest was moved live for it: "),
+        ("kvm-4.15,kvm-4.16", "default", "4 cells in 4 classes; a guest was moved live for each class: "),
+    ],
+)
+def test_cells_and_classes_are_counted_in_good_english(sources: str, guest: str, said: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["matrix", "-sources", sources, "-guests", guest, "-policy", "pseudo-register", "-j", "1"]) == 0
+
+    assert capfd.readouterr().out.splitlines()[-1] == f"{said}all as the table says"
+
+
 def test_markdown_is_made_of_tables(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["matrix", "-sources", "kvm-6.12", "-guests", "default,1.0", "-markdown", "-no-live"]) == 0
     out = capfd.readouterr().out
