@@ -150,10 +150,13 @@ def test_a_pair_is_explained_register_by_register_with_the_rules_source(capfd: p
     out = capfd.readouterr().out
 
     assert out.startswith("kvm-6.13 to kvm-6.12, guest default, policy pseudo-register: what was merged")
-    assert re.search(r"PSCI_VERSION +0x10003 +sent +EINVAL", out)
-    assert "512865d83fd9" in out
-    for register, commit in (("WORKAROUND_1", "99adb567632b"), ("WORKAROUND_3", "a5905d6af492"), ("STD_BMAP", "05714cab7d63")):
-        assert re.search(rf"{register} .* accepted +Linux commit {commit}", out)
+    assert re.search(r"PSCI_VERSION +0x10003 +sent +\[1\] +EINVAL", out)
+    rules = {"PSCI_VERSION": "512865d83fd9", "WORKAROUND_1": "99adb567632b", "WORKAROUND_3": "a5905d6af492", "STD_BMAP": "05714cab7d63"}
+    for register, commit in rules.items():
+        rule = re.search(rf"{register} .* sent +\[(\d)\] ", out)
+        assert rule is not None, register
+        assert re.search(rf"^\[{rule[1]}\] Linux commit {commit} ", out, re.MULTILINE)
+    assert all(len(line) <= 80 for line in out.splitlines() if line.endswith(" accepted") or re.match(r"\[\d\]|    ", line))
     assert "refused: PSCI_VERSION EINVAL" in out
 
 
