@@ -26,7 +26,6 @@ from emu.devicefile import RtcLine, UartLine, rtc_line, rtc_of, uart_line, uart_
 from emu.engine import CPU_MODELS
 from emu.files import replace
 from emu.gicfile import ControllerLine, controller_of, line_of, version_of
-from emu.hosts import fingerprint
 from emu.loader import Boot, Kind, Segment, read_file
 from emu.machine import Machine
 from emu.memory import FLASH, MAX_RAM_BYTES, MIN_RAM_BYTES, PAGE_BYTES, PVTIME, RAM_BASE, GiB, MiB, Region, ram
@@ -84,14 +83,14 @@ class PagesLine(_Named):
 
 
 class SnapshotLine(_Named):
-    """The header; host_is tells whether a host of the user's own is still what it was.
+    """The header.
 
-    asked  earlier files do not say; a VM whose vCPUs lack PSCI_0_2 was asked for 0.1 all the same
+    host_is  where earlier files have what is the configuration's now
+    asked    earlier files do not say; a VM whose vCPUs lack PSCI_0_2 was asked for 0.1 all the same
     """
 
     schema: int
     config: Header
-    host_is: str
     cpu: str
     psci: bool
     method: str
@@ -121,6 +120,7 @@ class SnapshotLine(_Named):
     gic: ControllerLine | None = None
     rtc: RtcLine | None = None
     asked: tuple[int, int] | None = None
+    host_is: str | None = None
     spun: tuple[Time, Time] = (0, 0)
     announced: tuple[Annotated[str, msgspec.Meta(max_length=1024)], _Said | None, _Said | None, bool] = ("", None, None, False)
 
@@ -175,7 +175,6 @@ def _header(setup: Setup, boot: Boot, state: MachineState, runs: list[tuple[int,
     return SnapshotLine(
         schema=_SCHEMA,
         config=tracefile.header(setup.config, setup.seed, b""),
-        host_is=fingerprint(setup.config.host),
         cpu=setup.cpu,
         psci=setup.psci,
         method=setup.method,
@@ -276,8 +275,7 @@ def read(path: Path) -> Snapshot:
 
 def _snapshot(line: SnapshotLine, body: bytes) -> Snapshot:
     config = tracefile.config_of(line.config)
-    if line.host_is != fingerprint(config.host):
-        raise ValueError(f"host {config.host.name} is no longer what it was when the snapshot was taken")
+    tracefile.check_host(config, line.config.host_is if line.host_is is None else line.host_is)
     vcpus = len(config.mpidrs)
     base, ram_bytes = config.ram
     if base != RAM_BASE or not MIN_RAM_BYTES <= ram_bytes <= MAX_RAM_BYTES or ram_bytes % PAGE_BYTES:

@@ -25,7 +25,7 @@ from typing import Annotated, Final, TypeAlias
 import msgspec
 
 from emu.faultwords import parse_fault
-from emu.hosts import host_of
+from emu.hosts import fingerprint, host_of
 from firmware.abi import PowerState, Version
 from firmware.dispatch import FirmwareState, check_trusted_os
 from firmware.errors import InputError
@@ -101,7 +101,10 @@ class MitigationsLine(msgspec.Struct, forbid_unknown_fields=True, array_like=Tru
 
 
 class Header(_Line):
-    """What `Config` holds, and the device tree in base64."""
+    """What `Config` holds, and the device tree in base64.
+
+    host_is  tells whether a host of the user's own is still what it was; None in earlier files, which do not say
+    """
 
     schema: int
     host: str
@@ -119,6 +122,7 @@ class Header(_Line):
     seed: Time
     device_tree: str
     ssbd_off: list[Index] = []
+    host_is: str | None = None
     faults: Annotated[list[str], msgspec.Meta(max_length=1024)] = []
 
 
@@ -213,6 +217,7 @@ def header(config: Config, seed: int, device_tree: bytes) -> Header:
         bitmaps={name: hex(value) for name, value in config.bitmaps},
         mitigations=[MitigationsLine(*each) for each in config.mitigations],
         ssbd_off=sorted(config.ssbd_off),
+        host_is=fingerprint(config.host),
         el2_fast_path=config.el2_fast_path,
         ram=(hex(config.ram[0]), hex(config.ram[1])),
         pv_time_base=None if config.pv_time_base is None else hex(config.pv_time_base),
@@ -250,6 +255,12 @@ def config_of(line: Header) -> Config:
         pv_time_base=None if line.pv_time_base is None else int(line.pv_time_base, 16),
     )
     return with_faults(config, tuple(parse_fault(text) for text in line.faults)) if line.faults else config
+
+
+def check_host(config: Config, host_is: str | None) -> None:
+    """Raise ValueError where a host of the user's own is not what a file says that it was; None says nothing."""
+    if host_is not in (None, fingerprint(config.host)):
+        raise ValueError(f"host {config.host.name} is no longer what it was when this was recorded")
 
 
 def resumed_line(time_ns: int, config: Config, seed: int, state: FirmwareState) -> Resumed:
