@@ -139,6 +139,9 @@ class Vm:
 
         Raises UserError where vCPUs differ in it, which releases before 6.5 allowed.
         """
+        # There each vCPU's own bit decides whether it has the VM's version or 0.1, while the store stays the VM's, and a write of 0.1
+        # through a vCPU without the bit reaches those with it (Linux v5.4 include/kvm/arm_psci.h, kvm_psci_version). A `Config`, and with
+        # it the tables of ready answers, is the whole VM's: this would take a second set of them, for VMs that no VMM is known to create.
         config = self.firmware.config
         if config.initialised and config.psci_0_2 != with_psci_0_2:
             raise UserError("vCPUs of one VM that differ in KVM_ARM_VCPU_PSCI_0_2 are not modelled")
