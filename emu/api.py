@@ -301,6 +301,7 @@ class Machine:
         policy        a name (firmware/policy.py), or a TOML file
         machine_type  one of the policy's; the first of them if left out
         host_cpu      what the destination's CPU needs and has, as -host-cpu
+        Raises UserError where the destination's VM cannot be created as this one's was asked for, and goes on here then too.
         """
         by, destination = policy_of(policy), host_of(host)
         like = dataclasses.replace(
@@ -309,7 +310,7 @@ class Machine:
             conduits=frozenset({destination.default_conduit}),
         )
         kind = by.machine_type(machine_type)
-        fresh = destination_of(like, destination, by, kind, None)
+        fresh = destination_of(like, destination, by, kind, self._inner.setup.asked)
         moved = move(self._inner, fresh, by, kind, output=self._text.extend, typed=self._typed)
         if moved.machine is not None:
             self._control(moved.machine)

@@ -46,7 +46,7 @@ def move(
     machine_type   one of the policy's
     output, typed  the two ends of the destination's console
     """
-    migration = plan(machine.config, fresh, policy, machine_type, partial(view, conduit=Conduit(machine.setup.method)))
+    migration = plan(machine.firmware.config_as_it_is, fresh, policy, machine_type, partial(view, conduit=Conduit(machine.setup.method)))
     if migration.config is None:
         return Moved(migration, None)
     state = capture(machine)

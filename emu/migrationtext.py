@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
+from typing import Final
 
 from emu.lists import show
 from firmware.abi import Version
@@ -13,6 +15,7 @@ from firmware.view import WORKAROUNDS, Answer, View
 
 _VERSIONS = ("PSCI_VERSION", "SMCCC_VERSION")
 _NOT_SUPPORTED = -1
+_WIDTH: Final = 80
 
 
 def tell(migration: Migration) -> None:
@@ -35,7 +38,12 @@ def tell_registers(migration: Migration, destination: Host | None = None) -> Non
     elif destination is None:
         show("register", "value", "", "destination", rows=[row[:-1] for row in rows])
     else:
-        show("register", "value", "", "destination", "source of the rule", rows=rows)
+        # A source is longer than all else in its row: it stands below, once.
+        sources = [source for source in dict.fromkeys(row[-1] for row in rows) if source != "-"]
+        notes = {source: f"[{number}]" for number, source in enumerate(sources, start=1)}
+        show("register", "value", "", "rule", "destination", rows=[(*row[:3], notes.get(row[4], "-"), row[3]) for row in rows])
+        for source, note in notes.items():
+            print(textwrap.fill(f"{note} {source}", _WIDTH, subsequent_indent=" " * (len(note) + 1)))
 
 
 def tell_views(migration: Migration) -> None:

@@ -47,7 +47,7 @@ class Replay:
         self._host = host
         _, header = next(self._lines)
         assert isinstance(header, tracefile.Header)
-        config = tracefile.config_of(header)
+        config = self._config_of(header)
         self._is_other_host = host is not None and host != config.host.name
         self.remark: str | None = None
         if host is not None:
@@ -87,8 +87,17 @@ class Replay:
                 self._resume(line)
         return None
 
+    def _config_of(self, line: tracefile.Header) -> Config:
+        config = tracefile.config_of(line)
+        if self._host is None:
+            try:
+                tracefile.check_host(config, line.host_is)
+            except ValueError as error:
+                raise InputError(f"{self._path}: {error}; -host {config.host.name} asks it as it is now") from None
+        return config
+
     def _resume(self, line: tracefile.Resumed) -> None:
-        config = tracefile.config_of(line.config)
+        config = self._config_of(line.config)
         state = tracefile.firmware_of(line.firmware, config)
         if self._host is not None:
             config, _ = _on_host(config, self._host)

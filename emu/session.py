@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from emu.abort import told_of_aborts
 from emu.files import opened, protect
+from emu.hosts import remark_on
 from emu.machine import Machine
 from emu.outcome import ExitCode, Outcome
 from emu.report import Log, crash
@@ -67,8 +68,11 @@ class Session:
         return machine
 
     def show(self, machine: Machine) -> None:
-        """Go on with a machine that has a past: another session's, or another host's."""
-        self._machine = machine
+        """Go on with a machine that has a past: another session's, or another host's. Say first what of its host is unknown."""
+        before, self._machine = self._machine, machine
+        remark = remark_on(machine.config.host)
+        if remark is not None and (before is None or before.config.host != machine.config.host):
+            print(f"psci-emu: {remark}", file=sys.stderr)
         if self._input is not None:
             machine.wait_for_typing = partial(self._input.wait, is_over=lambda: machine.interrupted)
         if self._categories:

@@ -60,6 +60,7 @@ class Setup:
     method                     the conduit the psci node names
     keep_psci_node             leave the user's psci node as it is
     registers                  (register ID, value), written before the first run, in order
+    asked                      the PSCI version that the user asked for, None for none; a move's destination may be asked for it too
     version_changes            writes to the version register while the guest runs
     until                      end, well, at a call or when the console matches
     max_insns, timeout_ns      limits in instructions granted and in virtual nanoseconds, None for none
@@ -81,6 +82,7 @@ class Setup:
     method: Method = "hvc"
     keep_psci_node: bool = False
     registers: tuple[tuple[int, int], ...] = ()
+    asked: Version | None = None
     version_changes: tuple[VersionChange, ...] = ()
     until: CallPoint | re.Pattern[bytes] | None = None
     no_reboot: bool = False
@@ -192,11 +194,12 @@ def make(choices: Choices) -> Setup:
         gic=gic_for(len(choices.mpidrs), choices.gic),
         ram_bytes=choices.ram_bytes,
         registers=tuple(_register(config, name, value) for name, value in assignments),
+        asked=version,
         version_changes=tuple(VersionChange(version, parse_call_point(config, point)) for version, point in changes),
         **choices.rest,  # type: ignore[arg-type]
     )
     firmware = setup.firmware()  # refuses here, before anything runs
-    config = firmware.config
+    config = firmware.config_as_it_is
     for change in setup.version_changes:
         firmware.set_one_reg(fwregs.BY_NAME["PSCI_VERSION"].id, change.version.word)
     check_faults(config)

@@ -26,7 +26,6 @@ from emu.devicefile import RtcLine, UartLine, rtc_line, rtc_of, uart_line, uart_
 from emu.engine import CPU_MODELS
 from emu.files import replace
 from emu.gicfile import ControllerLine, controller_of, line_of, version_of
-from emu.hosts import fingerprint
 from emu.loader import Boot, Kind, Segment, read_file
 from emu.machine import Machine
 from emu.memory import FLASH, MAX_RAM_BYTES, MIN_RAM_BYTES, PAGE_BYTES, PVTIME, RAM_BASE, GiB, MiB, Region, ram
@@ -34,7 +33,9 @@ from emu.setup import Setup
 from emu.state import ConsoleState, MachineState, VcpuState, capture
 from emu.tracefile import EntryLine, FirmwareLine, Header, Hex, Index, Time
 from emu.vcpu import Wait
+from firmware.abi import PSCI_0_1, PSCI_VERSIONS, Version
 from firmware.errors import InputError, UserError
+from firmware.host import Config
 from firmware.trap import EntryState, SystemEvent, SystemEventType
 
 _MAGIC: Final = b"psci-emu snapshot\n"
@@ -82,11 +83,14 @@ class PagesLine(_Named):
 
 
 class SnapshotLine(_Named):
-    """The header; host_is tells whether a host of the user's own is still what it was."""
+    """The header.
+
+    host_is  where earlier files have what is the configuration's now
+    asked    earlier files do not say; a VM whose vCPUs lack PSCI_0_2 was asked for 0.1 all the same
+    """
 
     schema: int
     config: Header
-    host_is: str
     cpu: str
     psci: bool
     method: str
@@ -115,6 +119,8 @@ class SnapshotLine(_Named):
     pages: list[PagesLine]
     gic: ControllerLine | None = None
     rtc: RtcLine | None = None
+    asked: tuple[int, int] | None = None
+    host_is: str | None = None
     spun: tuple[Time, Time] = (0, 0)
     announced: tuple[Annotated[str, msgspec.Meta(max_length=1024)], _Said | None, _Said | None, bool] = ("", None, None, False)
 
@@ -169,7 +175,6 @@ def _header(setup: Setup, boot: Boot, state: MachineState, runs: list[tuple[int,
     return SnapshotLine(
         schema=_SCHEMA,
         config=tracefile.header(setup.config, setup.seed, b""),
-        host_is=fingerprint(setup.config.host),
         cpu=setup.cpu,
         psci=setup.psci,
         method=setup.method,
@@ -199,6 +204,7 @@ def _header(setup: Setup, boot: Boot, state: MachineState, runs: list[tuple[int,
         system_event=None if state.system_event is None else (state.system_event.type.name, state.system_event.flags),
         gic=line_of(state.controller),
         rtc=rtc_line(state.rtc),
+        asked=None if setup.asked is None else (setup.asked.major, setup.asked.minor),
         spun=state.spun,
         announced=(state.announced.line.hex(), state.announced.panic, state.announced.oops, state.announced.is_end),
         pages=[PagesLine(address=hex(address), pages=len(pages)) for address, pages in runs],
@@ -269,8 +275,7 @@ def read(path: Path) -> Snapshot:
 
 def _snapshot(line: SnapshotLine, body: bytes) -> Snapshot:
     config = tracefile.config_of(line.config)
-    if line.host_is != fingerprint(config.host):
-        raise ValueError(f"host {config.host.name} is no longer what it was when the snapshot was taken")
+    tracefile.check_host(config, line.config.host_is if line.host_is is None else line.host_is)
     vcpus = len(config.mpidrs)
     base, ram_bytes = config.ram
     if base != RAM_BASE or not MIN_RAM_BYTES <= ram_bytes <= MAX_RAM_BYTES or ram_bytes % PAGE_BYTES:
@@ -290,6 +295,7 @@ def _snapshot(line: SnapshotLine, body: bytes) -> Snapshot:
     boot = Boot(kind, segments, entry, x0, dtb, initrd, None)
     setup = Setup(
         config=config,
+        asked=_asked(line, config),
         boot=boot,
         cpu=line.cpu,
         psci=line.psci,
@@ -300,6 +306,14 @@ def _snapshot(line: SnapshotLine, body: bytes) -> Snapshot:
         seed=line.config.seed,
     )
     return Snapshot(setup, _state(line, setup, pages))
+
+
+def _asked(line: SnapshotLine, config: Config) -> Version | None:
+    if line.asked is None:
+        return None if config.psci_0_2 else PSCI_0_1
+    if line.asked not in PSCI_VERSIONS:
+        raise ValueError(f"its user asked for PSCI {Version(*line.asked)}, which does not exist")
+    return Version(*line.asked)
 
 
 def _memory(line: SnapshotLine, body: bytes, regions: list[Region]) -> tuple[tuple[Segment, ...], dict[int, bytes]]:

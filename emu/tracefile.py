@@ -25,7 +25,7 @@ from typing import Annotated, Final, TypeAlias
 import msgspec
 
 from emu.faultwords import parse_fault
-from emu.hosts import host_of
+from emu.hosts import fingerprint, host_of
 from firmware.abi import PowerState, Version
 from firmware.dispatch import FirmwareState, check_trusted_os
 from firmware.errors import InputError
@@ -101,7 +101,10 @@ class MitigationsLine(msgspec.Struct, forbid_unknown_fields=True, array_like=Tru
 
 
 class Header(_Line):
-    """What `Config` holds, and the device tree in base64."""
+    """What `Config` holds, and the device tree in base64.
+
+    host_is  tells whether a host of the user's own is still what it was; None in earlier files, which do not say
+    """
 
     schema: int
     host: str
@@ -119,6 +122,7 @@ class Header(_Line):
     seed: Time
     device_tree: str
     ssbd_off: list[Index] = []
+    host_is: str | None = None
     faults: Annotated[list[str], msgspec.Meta(max_length=1024)] = []
 
 
@@ -143,7 +147,10 @@ class Other(_Line, tag="event"):
 
 
 class FirmwareLine(msgspec.Struct, forbid_unknown_fields=True):
-    """What `FirmwareState` holds beside the registers' values, which are the configuration's."""
+    """What `FirmwareState` holds beside the registers' values, which are the configuration's.
+
+    ssbd_off  None in earlier files: the configuration's
+    """
 
     has_run: bool
     entropy: tuple[Time, Time]
@@ -154,6 +161,8 @@ class FirmwareLine(msgspec.Struct, forbid_unknown_fields=True):
     os_initiated: bool
     memory_protected: bool
     suspended_by_user: list[Index] = []
+    ssbd_off: list[Index] | None = None
+    skipping: list[Index] = []
     replies: dict[str, Time] = {}
 
 
@@ -208,6 +217,7 @@ def header(config: Config, seed: int, device_tree: bytes) -> Header:
         bitmaps={name: hex(value) for name, value in config.bitmaps},
         mitigations=[MitigationsLine(*each) for each in config.mitigations],
         ssbd_off=sorted(config.ssbd_off),
+        host_is=fingerprint(config.host),
         el2_fast_path=config.el2_fast_path,
         ram=(hex(config.ram[0]), hex(config.ram[1])),
         pv_time_base=None if config.pv_time_base is None else hex(config.pv_time_base),
@@ -247,6 +257,12 @@ def config_of(line: Header) -> Config:
     return with_faults(config, tuple(parse_fault(text) for text in line.faults)) if line.faults else config
 
 
+def check_host(config: Config, host_is: str | None) -> None:
+    """Raise ValueError where a host of the user's own is not what a file says that it was; None says nothing."""
+    if host_is not in (None, fingerprint(config.host)):
+        raise ValueError(f"host {config.host.name} is no longer what it was when this was recorded")
+
+
 def resumed_line(time_ns: int, config: Config, seed: int, state: FirmwareState) -> Resumed:
     return Resumed(time_ns, header(config, seed, b""), firmware_line(state))
 
@@ -263,6 +279,8 @@ def firmware_line(state: FirmwareState) -> FirmwareLine:
         os_initiated=power.os_initiated,
         memory_protected=power.memory_protected,
         suspended_by_user=sorted(power.suspended_by_user),
+        ssbd_off=sorted(power.ssbd_off),
+        skipping=sorted(power.skipping),
         replies=dict(state.replies),
     )
 
@@ -283,6 +301,8 @@ def firmware_of(line: FirmwareLine, config: Config) -> FirmwareState:
         os_initiated=line.os_initiated,
         memory_protected=line.memory_protected,
         suspended_by_user=frozenset(line.suspended_by_user),
+        ssbd_off=config.ssbd_off if line.ssbd_off is None else frozenset(line.ssbd_off),
+        skipping=frozenset(line.skipping),
     )
     replies = tuple(sorted(line.replies.items()))
     return FirmwareState(config.version, config.psci_0_2, config.bitmaps, power, line.entropy, line.has_run, replies)

@@ -193,7 +193,7 @@ class TrapPath:
             else:
                 live, enters = entry
                 vcpu, big_endian = engine.current, enters and self._is_big_endian()
-                reply = firmware.answer(live, vcpu, (x[1], x[2], x[3]), big_endian, clock.now_ns)
+                reply = firmware.answer(live, vcpu, conduit, (x[1], x[2], x[3]), big_endian, clock.now_ns)
                 if reply.resume is _NEXT and not reply.effects:
                     for register, value in reply.regs:
                         registers[register].set(value)

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, NamedTuple
 from emu.devicetree import Method
 from emu.engine import CPU_MODELS
 from firmware import fwregs
-from firmware.abi import AFFINITY_MASK, PSCI_VERSIONS, SMCCC_VERSIONS, Version
+from firmware.abi import AFFINITY_MASK, MASK64, PSCI_VERSIONS, SMCCC_VERSIONS, Version
 from firmware.dispatch import check_function_name
 from firmware.errors import UserError, unknown
 from firmware.host import SPECTRE_STATES, SSBD_STATES, Config, Mitigations
@@ -19,6 +19,7 @@ from firmware.trap import Conduit
 MAX_VCPUS: Final = 123  # as many redistributors as there is room for
 _MOST_CPUS_OF_GICV2: Final = 8
 _TARGET_LIST: Final = 16
+_LARGE: Final = 10_000  # from here on a bound is told in hexadecimal
 _GICS: Final[dict[str, Literal[2, 3]]] = {"2": 2, "3": 3}
 _NS: Final = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": 1_000_000_000}
 
@@ -50,23 +51,20 @@ def parse_version_value(text: str) -> int:
     return parse_version(text).word if re.fullmatch(r"\d+\.\d+", text, re.ASCII) else parse_number("PSCI_VERSION", text)
 
 
-def parse_number(what: str, text: str, limit: int = 1 << 64) -> int:
-    """Read a whole number below `limit`, decimal or 0x; `what` is what an error calls it."""
+def parse_number(what: str, text: str, most: int = MASK64, least: int = 0) -> int:
+    """Read a whole number from `least` to `most`, decimal or 0x; `what` is what an error calls it."""
     number = None
     if re.fullmatch(r"0[xX][0-9a-fA-F]{1,16}", text, re.ASCII):
         number = int(text, 16)
     elif re.fullmatch(r"[0-9]{1,20}", text, re.ASCII):
         number = int(text)
-    if number is None or number >= limit:
-        raise UserError(f"{what} {text!r} is not a number from 0 to {limit - 1:#x}")
+    if number is None or not least <= number <= most:
+        raise UserError(f"{what} {text!r} is not a number from {least} to {most if most < _LARGE else hex(most)}")
     return number
 
 
-def parse_positive(what: str, text: str) -> int:
-    number = parse_number(what, text, 1 << 63)
-    if not number:
-        raise UserError(f"{what} {text} must be at least 1")
-    return number
+def parse_positive(what: str, text: str, most: int = (1 << 63) - 1) -> int:
+    return parse_number(what, text, most, least=1)
 
 
 def parse_assignment(text: str) -> tuple[str, str]:

@@ -39,7 +39,7 @@ class FirmwareState:
     """What a call, an event or a register write may change.
 
     version, psci_0_2, bitmaps  the registers' values
-    power                       power states, pending entries, and what PSCI remembers beside them
+    power                       power states, pending entries, and what is remembered beside them
     entropy                     seed and position
     has_run                     whether any vCPU has been entered
     replies                     how many replies each function that faults name has given
@@ -64,7 +64,7 @@ class Firmware:
 
     def __init__(self, config: Config, seed: int = 0) -> None:
         self.config = config
-        self.power = Power(config.mpidrs)
+        self.power = Power(config.mpidrs, config.ssbd_off)
         self.entropy = Entropy(seed)
         self.has_run = False
         self.tables = _tables(config)
@@ -107,19 +107,19 @@ class Firmware:
 
     def _reply(self, found: Reply | Live | Faulty, trap: Trap) -> Reply:
         if isinstance(found, Live):
-            return self.answer(found, trap.vcpu, trap.regs[1:], trap.big_endian, trap.time_ns)
+            return self.answer(found, trap.vcpu, trap.conduit, trap.regs[1:], trap.big_endian, trap.time_ns)
         if not isinstance(found, Faulty):
             return found
         count = self._replies[found.name] = self._replies.get(found.name, 0) + 1
         plain = found.plain.find(trap.regs[0], trap.regs[1], trap.imm)
         return overlay.answer(self.config, found, count, trap.regs[1], lambda: self._reply(plain, trap))
 
-    def answer(self, live: Live, vcpu: int, args: tuple[int, int, int], big_endian: bool, time_ns: int) -> Reply:
+    def answer(self, live: Live, vcpu: int, conduit: Conduit, args: tuple[int, int, int], big_endian: bool, time_ns: int) -> Reply:
         """Work out the reply to a call whose table entry is not a ready answer; `args` are x1 to x3 as the guest left them."""
         if live.truncated:
             x1, x2, x3 = args
             args = (x1 & MASK32, x2 & MASK32, x3 & MASK32)
-        result = live.handler(Call(live.function.name, self.config, self.power, self.entropy, vcpu, args, big_endian, time_ns))
+        result = live.handler(Call(live.function.name, self.config, self.power, self.entropy, vcpu, conduit, args, big_endian, time_ns))
         written_back = args if live.truncated and self.config.host.truncation_written_back else None
         values, resume, effects, padded = result
         plain = written_back is None and not effects and resume is _NEXT and padded
@@ -143,17 +143,24 @@ class Firmware:
 
     # ---- registers
 
-    def get_one_reg(self, register_id: int) -> int:
+    def get_one_reg(self, register_id: int, vcpu: int = 0) -> int:
         """Return a firmware pseudo-register's 64-bit value; raise RegisterError with KVM's errno."""
-        return fwregs.find(self.config, register_id).get(self.config)
+        return fwregs.read(fwregs.find(self.config, register_id), self.config, off=vcpu in self.power.ssbd_off)
 
-    def set_one_reg(self, register_id: int, value: int) -> None:
-        """Write a firmware pseudo-register, VM-wide and in force at the next call; raise RegisterError with KVM's errno."""
+    def set_one_reg(self, register_id: int, value: int, vcpu: int = 0) -> None:
+        """Write a firmware pseudo-register, in force at the next call; raise RegisterError with KVM's errno.
+
+        A write is VM-wide but for the bit that is each vCPU's own (`Register.switch`).
+        """
         if not 0 <= value < 1 << 64:
             raise UserError(f"register value {value:#x} does not fit in 64 bits")
-        config = fwregs.find(self.config, register_id).set(self.config, value, self.has_run)
+        register = fwregs.find(self.config, register_id)
+        config = register.set(self.config, value, self.has_run)
         if config != self.config:
             self.configure(config)
+        on = fwregs.switched(register, config, value)
+        if on is not None:
+            self.power.switch_ssbd(vcpu, on=on)
 
     def reg_list(self, room: int | None = None) -> tuple[int, ...]:
         """Return the firmware registers' IDs as KVM_GET_REG_LIST orders them; E2BIG if there is `room` for fewer."""
@@ -165,6 +172,11 @@ class Firmware:
         return ids
 
     # ---- state
+
+    @property
+    def config_as_it_is(self) -> Config:
+        """The configuration of a firmware that could begin in this one's place."""
+        return dataclasses.replace(self.config, ssbd_off=self.power.ssbd_off)
 
     def state(self) -> FirmwareState:
         return FirmwareState(

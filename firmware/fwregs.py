@@ -38,6 +38,7 @@ class Register(NamedTuple):
     set      the configuration after a write; raises RegisterError with EINVAL or EBUSY
     allowed  the values a write takes under a configuration, for people
     locks    whether the VM's first run locks it
+    switch   the bit that is each vCPU's own: whether its mitigation is switched on; `get` has it set, as a vCPU begins
     """
 
     name: str
@@ -47,6 +48,7 @@ class Register(NamedTuple):
     set: Callable[[Config, int, bool], Config]
     allowed: Callable[[Config], str]
     locks: bool = False
+    switch: int = 0
 
 
 def _refuse(name: str, value: int, allowed: str) -> NoReturn:
@@ -104,21 +106,16 @@ def _workaround(number: int, id_: int, names: tuple[str, ...]) -> Register:
 
     def get(config: Config) -> int:
         level = _level(config, number)
-        enabled = number == 2 and level == _WA2_AVAIL and 0 not in config.ssbd_off
-        return level | (_ENABLED if enabled else 0)
+        return level | (_ENABLED if number == 2 and level == _WA2_AVAIL else 0)
 
     def set_(config: Config, value: int, _has_run: bool) -> Config:
         level = value & _LEVEL_MASK
         enabled_wrongly = value & _ENABLED and level != _WA2_AVAIL
         if value & ~field or enabled_wrongly or level >= len(names) or _level(config, number) < _rank(config, number, level):
             _refuse(name, value, allowed(config))
-        if number == 2 and config.host.switches_ssbd and config.mitigation(0).ssbd_state == "kernel" and level >= _WA2_AVAIL:
-            # The flag is vCPU 0's, through which the register is written here; what needs no switch counts as switched on.
-            off = config.ssbd_off - {0} if value & _ENABLED or level != _WA2_AVAIL else config.ssbd_off | {0}
-            return dataclasses.replace(config, ssbd_off=off)
         return config
 
-    return Register(name, id_, "the workaround's level on this host", get, set_, allowed)
+    return Register(name, id_, "the workaround's level on this host", get, set_, allowed, switch=_ENABLED if number == 2 else 0)
 
 
 def _rank(config: Config, number: int, level: int) -> int:
@@ -195,6 +192,22 @@ def find(config: Config, register_id: int) -> Register:
         raise RegisterError(errno.ENOENT, f"register {register_id:#018x} has another size than the firmware registers' 64 bits")
     known = names(of_host(config)) or "none"
     raise RegisterError(errno.ENOENT, f"host {config.host.name} has no register {register_id:#018x}; it has: {known}")
+
+
+def read(register: Register, config: Config, *, off: bool) -> int:
+    """Return a register's value; `off` tells that the vCPU through which it is read has its mitigation switched off."""
+    value = register.get(config)
+    return value & ~register.switch if off else value
+
+
+def switched(register: Register, config: Config, value: int) -> bool | None:
+    """Say whether an accepted write switches the vCPU's mitigation on or off; None where it leaves it as it is.
+
+    Source: Linux v5.3 virt/kvm/arm/psci.c, kvm_arm_set_fw_reg; where the guest can switch it, no level above AVAIL is accepted.
+    """
+    if not register.switch or not config.switches_ssbd(0) or value & _LEVEL_MASK != _WA2_AVAIL:
+        return None
+    return bool(value & register.switch)
 
 
 def names(registers: Iterable[Register]) -> str:

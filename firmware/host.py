@@ -149,6 +149,7 @@ class Host:
     target_rule: Callable[[Call, int], int | None]  # the vCPU that a target_cpu names
     resets_in_cpu_on: bool = False  # CPU_ON itself resets the target; otherwise that waits until the target is entered
     access_applies_reset: bool = True  # a waiting reset is applied by KVM_GET_ONE_REG and KVM_SET_ONE_REG too
+    off_by_smc_skips: bool = False  # a vCPU that went off by SMC, once started, begins behind its first instruction
     passes_context_id: bool = True  # whether a vCPU starts with context_id in x0; otherwise with 0
     inherits_endianness: bool  # whether a vCPU starts with its starter's SCTLR_EL1.EE
     no_such_cpu: Psci = Psci.INVALID_PARAMETERS  # CPU_ON's answer where it names none
@@ -246,7 +247,7 @@ class Config:
     capabilities   enabled KVM capabilities, by name
     bitmaps        value of each feature bitmap register, by name
     mitigations    one for all vCPUs, or one for each
-    ssbd_off       vCPUs whose Spectre v4 mitigation was switched off through WORKAROUND_2's register, where the host switches it
+    ssbd_off       vCPUs that begin with their Spectre v4 mitigation switched off, where a guest can do that
     el2_fast_path  whether KVM's answer to the workaround calls stands in front of the dispatcher
     ram            (base, size in bytes) of guest memory
     pv_time_base   guest physical address of the first vCPU's stolen-time structure, None where none is configured
@@ -282,6 +283,10 @@ class Config:
 
     def mitigation(self, vcpu: int) -> Mitigations:
         return self.mitigations[vcpu % len(self.mitigations)]
+
+    def switches_ssbd(self, vcpu: int) -> bool:
+        """Say whether the guest can switch this vCPU's Spectre v4 mitigation."""
+        return self.host.switches_ssbd and self.mitigation(vcpu).ssbd_state == "kernel"
 
 
 class Result(NamedTuple):
@@ -319,6 +324,7 @@ class Call(NamedTuple):
     power: Power
     entropy: Entropy
     vcpu: int
+    conduit: Conduit
     args: tuple[int, int, int]
     big_endian: bool
     time_ns: int

@@ -139,6 +139,9 @@ class Vm:
 
         Raises UserError where vCPUs differ in it, which releases before 6.5 allowed.
         """
+        # There each vCPU's own bit decides whether it has the VM's version or 0.1, while the store stays the VM's, and a write of 0.1
+        # through a vCPU without the bit reaches those with it (Linux v5.4 include/kvm/arm_psci.h, kvm_psci_version). A `Config`, and with
+        # it the tables of ready answers, is the whole VM's: this would take a second set of them, for VMs that no VMM is known to create.
         config = self.firmware.config
         if config.initialised and config.psci_0_2 != with_psci_0_2:
             raise UserError("vCPUs of one VM that differ in KVM_ARM_VCPU_PSCI_0_2 are not modelled")
@@ -186,12 +189,12 @@ class Vcpu:
     def get_one_reg(self, register_id: int) -> int:
         """KVM_GET_ONE_REG, of the firmware's registers. Raises ENOEXEC, EINVAL, ENOENT."""
         self._access(f"register {register_id:#018x}")
-        return self._vm.firmware.get_one_reg(register_id)
+        return self._vm.firmware.get_one_reg(register_id, self._index)
 
     def set_one_reg(self, register_id: int, value: int) -> None:
-        """KVM_SET_ONE_REG; a write is VM-wide. Raises ENOEXEC, EINVAL, ENOENT, EBUSY."""
+        """KVM_SET_ONE_REG; a write is VM-wide, but for the switch of WORKAROUND_2. Raises ENOEXEC, EINVAL, ENOENT, EBUSY."""
         self._access(f"register {register_id:#018x}")
-        self._vm.firmware.set_one_reg(register_id, value)
+        self._vm.firmware.set_one_reg(register_id, value, self._index)
 
     def get_reg_list(self, room: int) -> tuple[int, ...]:
         """KVM_GET_REG_LIST, of the firmware's registers. Raises ENOEXEC, E2BIG (RegisterListError, whose `count` is the n to come with)."""

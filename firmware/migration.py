@@ -10,7 +10,7 @@ order, and the destination's errno decides. What a policy adds stands in policy.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
 from firmware import fwregs
@@ -125,10 +125,11 @@ def carried(state: FirmwareState, source: Host, config: Config) -> FirmwareState
 
     What waits for a vCPU's entry travels in its registers, where the source's host brings them up to date before they are read.
     """
-    power = state.power
+    power = state.power.as_user_space_finds_it()
     if not source.access_applies_reset:
         # Only what CPU_SUSPEND left behind is not a reset; no such host has it.
         power = power._replace(pending=(None,) * len(power.pending))
+    power = power._replace(ssbd_off=config.ssbd_off)
     return dataclasses.replace(state, version=config.version, psci_0_2=config.psci_0_2, bitmaps=config.bitmaps, power=power)
 
 
@@ -138,6 +139,7 @@ def carried(state: FirmwareState, source: Host, config: Config) -> FirmwareState
 def plan(source: Config, fresh: Config, policy: Policy, machine_type: MachineType, ask: Callable[[Config], View]) -> Migration:
     """Say how a guest moves from a source to a fresh VM on the destination.
 
+    source        its configuration as it is
     fresh         the destination's VM as its VMM created it (`created`), with the destination's CPU
     machine_type  one of the policy's, the same on both sides
     ask           what a guest sees under a configuration (`firmware/view.py`, over the conduit it calls by)
@@ -147,14 +149,15 @@ def plan(source: Config, fresh: Config, policy: Policy, machine_type: MachineTyp
     withheld = []
     config = fresh
     sent = set()
-    for register in fwregs.of_host(source):
-        value = register.get(source)
+    for register, value in _values(source):
         if register.name in machine_type.hides or not policy.sends(register.name, value):
             withheld.append((register.name, value))
             continue
         sent.add(register.name)
         step, config = _write("sent", config, register, value, policy)
         steps.append(step)
+        if not step.errno and fwregs.switched(register, config, value) is False:
+            config = dataclasses.replace(config, ssbd_off=source.ssbd_off)
     for register in fwregs.of_host(fresh):
         if register.name not in sent and register.name not in machine_type.hides:
             step, config = _missing(config, register, policy)
@@ -163,6 +166,14 @@ def plan(source: Config, fresh: Config, policy: Policy, machine_type: MachineTyp
         return Migration(tuple(steps), tuple(withheld), None, before, None, ())
     after = ask(config)
     return Migration(tuple(steps), tuple(withheld), config, before, after, _losses(before, after, config))
+
+
+def _values(source: Config) -> Iterator[tuple[fwregs.Register, int]]:
+    # Each vCPU's registers travel. Where one's value is not another's, there is a step for each value.
+    for register in fwregs.of_host(source):
+        values = (fwregs.read(register, source, off=vcpu in source.ssbd_off) for vcpu in range(len(source.mpidrs)))
+        for value in dict.fromkeys(values):
+            yield register, value
 
 
 def _write(when: str, config: Config, register: fwregs.Register, value: int, policy: Policy) -> tuple[Step, Config]:

@@ -1,4 +1,4 @@
-"""PSCI's state, each vCPU's and the whole VM's, and the only code that changes it.
+"""PSCI's state, each vCPU's and the whole VM's, and what a vCPU's reset undoes beside it: the only code that changes either.
 
 1. Nothing outside this file assigns a power state, a pending entry, or anything else that a snapshot holds.
 2. This file knows neither hosts, nor function IDs, nor return codes.
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from firmware.abi import AFFINITY_FIELDS, ENTRY_PSTATE, PowerState
+from firmware.abi import AFFINITY_FIELDS, ENTRY_PSTATE, MASK64, PowerState
 from firmware.trap import EntryState, MpStateValue, Runnable
 
 # What an affinity level compares: all of the MPIDR value but the fields below the level.
@@ -18,6 +18,8 @@ _COMPARED_FIELDS: Final = tuple(~sum(AFFINITY_FIELDS[:level]) for level in range
 
 # What a vCPU's registers are after a reset that nobody's CPU_ON asked for.
 AT_RESET: Final = EntryState(pc=0, x0=0, pstate=ENTRY_PSTATE, big_endian=False)
+
+_INSTRUCTION_BYTES: Final = 4
 
 # How many different power_states are counted for each vCPU: a platform has a handful, a guest could invent a great many.
 _COUNTED_POWER_STATES: Final = 256
@@ -46,6 +48,8 @@ class PowerSnapshot(NamedTuple):
     os_initiated      the suspend mode
     memory_protected  what MEM_PROTECT was last told
     suspended_by_user  vCPUs that user space made KVM_MP_STATE_SUSPENDED, which is no sleep of their own
+    ssbd_off          vCPUs whose Spectre v4 mitigation is switched off, where a guest can do that
+    skipping          vCPUs whose next entry comes to stand behind its first instruction
     """
 
     states: tuple[PowerState, ...]
@@ -55,15 +59,28 @@ class PowerSnapshot(NamedTuple):
     os_initiated: bool = False
     memory_protected: bool = False
     suspended_by_user: frozenset[int] = frozenset()
+    ssbd_off: frozenset[int] = frozenset()
+    skipping: frozenset[int] = frozenset()
+
+    def as_user_space_finds_it(self) -> PowerSnapshot:
+        """Return what is left when no vCPU is in KVM_RUN any more: instructions that were to be skipped have been."""
+        # Since Linux commit 26e0aabb38a6 ("KVM: arm64: Commit pending PC adjustemnts before returning to userspace") (in v5.13).
+        pending = [entry and _behind(entry) if vcpu in self.skipping else entry for vcpu, entry in enumerate(self.pending)]
+        return self._replace(pending=tuple(pending), skipping=frozenset())
+
+
+def _behind(entry: EntryState) -> EntryState:
+    return entry._replace(pc=entry.pc + _INSTRUCTION_BYTES & MASK64)
 
 
 class Power:
     """Guard the PSCI state of every vCPU, and what PSCI remembers of the whole VM.
 
-    mpidrs  affinity fields of each vCPU's MPIDR_EL1, by vCPU index; all different
+    mpidrs    affinity fields of each vCPU's MPIDR_EL1, by vCPU index; all different
+    ssbd_off  vCPUs that begin with their Spectre v4 mitigation switched off
     """
 
-    def __init__(self, mpidrs: tuple[int, ...]) -> None:
+    def __init__(self, mpidrs: tuple[int, ...], ssbd_off: frozenset[int] = frozenset()) -> None:
         self.mpidrs = mpidrs
         self._index = {mpidr: vcpu for vcpu, mpidr in enumerate(mpidrs)}
         self.states: list[PowerState] = []
@@ -74,6 +91,8 @@ class Power:
         self.memory_protected = False
         self._suspended_by_user: set[int] = set()
         self.reset()
+        self._ssbd_off = set(ssbd_off)
+        self._skipping: set[int] = set()
 
     # ---- questions
 
@@ -113,6 +132,10 @@ class Power:
         """Say whether it was user space that put a vCPU to sleep (KVM_MP_STATE_SUSPENDED)."""
         return self.states[vcpu] is PowerState.SUSPENDED and vcpu in self._suspended_by_user
 
+    @property
+    def ssbd_off(self) -> frozenset[int]:
+        return frozenset(self._ssbd_off)
+
     def statistics(self, vcpu: int, power_state: int) -> Statistics:
         return self._statistics.get((vcpu, power_state), Statistics())
 
@@ -130,10 +153,14 @@ class Power:
         assert self.states[vcpu] is PowerState.OFF
         self.states[vcpu] = PowerState.ON
         self._pending[vcpu] = None
+        self._ssbd_off.discard(vcpu)
         return Runnable(vcpu, entry)
 
-    def stop(self, vcpu: int) -> None:
+    def stop(self, vcpu: int, *, skips: bool = False) -> None:
+        """Stop a vCPU; `skips` leaves behind that its PC is still to be moved past the instruction that did it."""
         self.states[vcpu] = PowerState.OFF
+        if skips:
+            self._skipping.add(vcpu)
 
     def stop_all(self) -> None:
         """Stop every vCPU; entries that are pending stay so."""
@@ -147,6 +174,13 @@ class Power:
         self._suspensions[vcpu] = counted
         if entry is not None:
             self._pending[vcpu] = entry
+
+    def switch_ssbd(self, vcpu: int, *, on: bool) -> None:
+        """Switch a vCPU's Spectre v4 mitigation; its reset switches it on again."""
+        if on:
+            self._ssbd_off.discard(vcpu)
+        else:
+            self._ssbd_off.add(vcpu)
 
     def set_suspend_mode(self, os_initiated: bool) -> None:
         self.os_initiated = os_initiated
@@ -167,6 +201,11 @@ class Power:
     def access(self, vcpu: int) -> EntryState | None:
         """Hand out the pending entry, if any; the power state stays."""
         entry, self._pending[vcpu] = self._pending[vcpu], None
+        if entry is not None:
+            self._ssbd_off.discard(vcpu)
+            if vcpu in self._skipping:
+                entry = _behind(entry)
+        self._skipping.discard(vcpu)
         return entry
 
     def wake(self, vcpu: int, time_ns: int = 0) -> EntryState | None:
@@ -190,6 +229,8 @@ class Power:
         """Do as KVM_SET_MP_STATE; a pending entry is neither applied nor dropped, and no sleep is counted."""
         self._suspensions[vcpu] = None
         self._suspended_by_user.discard(vcpu)
+        if self._pending[vcpu] is None:
+            self._skipping.discard(vcpu)
         if state is MpStateValue.STOPPED:
             self.states[vcpu] = PowerState.OFF
         elif state is MpStateValue.SUSPENDED:
@@ -206,6 +247,8 @@ class Power:
         entry = self._pending[vcpu]
         if entry is not None:
             self._pending[vcpu] = AT_RESET
+        self._ssbd_off.discard(vcpu)
+        self._skipping.discard(vcpu)
         self.set_mp_state(vcpu, MpStateValue.STOPPED if stopped else MpStateValue.RUNNABLE)
         return entry or AT_RESET
 
@@ -216,6 +259,8 @@ class Power:
         self._pending = [None] * len(self.mpidrs)
         self._statistics = {}
         self.os_initiated = False
+        self._ssbd_off = set()
+        self._skipping = set()
 
     # ---- snapshot
 
@@ -228,11 +273,14 @@ class Power:
             self.os_initiated,
             self.memory_protected,
             frozenset(vcpu for vcpu in self._suspended_by_user if self.is_suspended_by_user(vcpu)),
+            self.ssbd_off,
+            frozenset(self._skipping),
         )
 
     def restore(self, snapshot: PowerSnapshot) -> None:
-        states, pending, suspensions, statistics, self.os_initiated, self.memory_protected, suspended_by_user = snapshot
+        states, pending, suspensions, statistics, self.os_initiated, self.memory_protected, suspended_by_user, ssbd_off, skipping = snapshot
         self.states, self._pending = list(states), list(pending)
         self._suspensions = list(suspensions) or [None] * len(states)
         self._statistics = dict(statistics)
         self._suspended_by_user = set(suspended_by_user)
+        self._ssbd_off, self._skipping = set(ssbd_off), set(skipping)

@@ -27,6 +27,7 @@ from firmware.table import Constant, Discovery, Function, Handler, Query, Servic
 from firmware.trap import (
     RESET_FLAG_PSCI_RESET2,
     SHUTDOWN_FLAG_PSCI_OFF2,
+    Conduit,
     Resume,
     SystemEvent,
     SystemEventType,
@@ -153,7 +154,7 @@ def cpu_off(call: Call) -> Result:
     trusted_os = call.host.trusted_os
     if trusted_os is not None and trusted_os.refuses_off and trusted_os.vcpu == call.vcpu:
         return returns(Psci.DENIED)
-    call.power.stop(call.vcpu)
+    call.power.stop(call.vcpu, skips=call.host.off_by_smc_skips and call.conduit is Conduit.SMC)
     return Result((Psci.SUCCESS,), Resume.NEVER)
 
 

@@ -91,6 +91,25 @@ def workaround(call: Call) -> Result:
     return call.host.workaround_rule(call)
 
 
+def switch_ssbd(call: Call) -> Result:
+    """Switch the caller's Spectre v4 mitigation (KVM in Linux 4.18 to 5.9, arch/arm64/kvm/hyp/hyp-entry.S, el1_hvc_guest).
+
+    x1  enable  32 bits: 0 off, anything else on
+    Returns 0 in as many registers as the host clears, and in x3 where the host's own firmware is called, which may change it.
+    """
+    cleared, cpu = call.host.at_el2[call.name], call.config.mitigation(call.vcpu)
+    if call.config.switches_ssbd(call.vcpu):
+        call.power.switch_ssbd(call.vcpu, on=bool(call.args[0] & MASK32))
+        # Not called for a CPU with SSBS, nor for one that is safe (arch/arm64/kernel/cpu_errata.c, arm64_ssbd_callback_required).
+        cleared += cpu.spectre_v4 == "mitigated" and not cpu.ssbs
+    return Result((0,) * cleared, padded=False)
+
+
+def ssbd_switch(config: Config) -> Handler | None:
+    """Return what a call of workaround 2 does at EL2 where some vCPU's mitigation can be switched; else it does nothing."""
+    return switch_ssbd if any(config.switches_ssbd(vcpu) for vcpu in range(len(config.mitigations))) else None
+
+
 def _workaround_features(name: str) -> Callable[[Config, int], int]:
     return lambda config, vcpu: config.host.workaround_answers[name](config.mitigation(vcpu))
 
@@ -166,7 +185,7 @@ ROWS: Final = (
     Function("SMCCC_ARCH_WORKAROUND_3", 0x8000_3FFF, None,  SMCCC_1_1, workaround,
              features=_workaround_features("SMCCC_ARCH_WORKAROUND_3"), result="none"),
     Function("SMCCC_ARCH_WORKAROUND_2", 0x8000_7FFF, None,  SMCCC_1_1, workaround, ("enable",),
-             features=_workaround_features("SMCCC_ARCH_WORKAROUND_2"), result="none"),
+             features=_workaround_features("SMCCC_ARCH_WORKAROUND_2"), at_el2=ssbd_switch, result="none"),
     Function("SMCCC_ARCH_WORKAROUND_1", 0x8000_8000, None,  SMCCC_1_1, workaround,
              features=_workaround_features("SMCCC_ARCH_WORKAROUND_1"), result="none"),
 )

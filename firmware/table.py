@@ -46,6 +46,7 @@ class Function(NamedTuple):
     discovered_by  the discovery calls that know it, by name
     bitmap        (register, bit) that gates it on hosts with feature bitmaps
     present       a further condition
+    at_el2        what it does where the host answers it in front of the dispatcher, None for nothing but that answer
     result        how the result reads: status, version, affinity, migrate, word, words, features, arch_features, trng, none
     """
 
@@ -59,6 +60,7 @@ class Function(NamedTuple):
     discovered_by: tuple[str, ...] | None = None
     bitmap: tuple[str, int] | None = None
     present: Callable[[Config], bool] | None = None
+    at_el2: Callable[[Config], Handler | None] = lambda _config: None
     result: str = "status"
 
     @property
@@ -314,13 +316,18 @@ def _conduit_served(config: Config, conduit: Conduit) -> bool:
     return conduit in config.conduits
 
 
-def _fast_path(config: Config, services: Iterable[Service], conduit: Conduit) -> Mapping[int, Reply]:
+def _fast_path(config: Config, services: Iterable[Service], conduit: Conduit) -> Mapping[int, Reply | Live]:
     # KVM's EL2 vector answers before the dispatcher, whatever is advertised or selected.
     if not config.el2_fast_path or conduit is not Conduit.HVC:
         return {}
     zeroed = {name: Reply(tuple((register, 0) for register in range(count))) for name, count in config.host.at_el2.items()}
-    rows = (function for service in services for function in service.functions(config))
-    return {fid: zeroed[row.name] for row in rows if row.name in zeroed for fid in row.fids}
+    entries: dict[int, Reply | Live] = {}
+    for row in (function for service in services for function in service.functions(config)):
+        if row.name in zeroed:
+            handler = row.at_el2(config)
+            entry = zeroed[row.name] if handler is None else Live(row, handler, truncated=False)
+            entries.update(dict.fromkeys(row.fids, entry))
+    return entries
 
 
 def _otherwise(host: Host, conduit: Conduit) -> Callable[[int], Reply | Live] | None:

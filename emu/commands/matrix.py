@@ -84,9 +84,14 @@ def _live(cells: dict[Case, Answer], jobs: int, stream: TextIO) -> int:
     for each in wrong:
         case = each.case
         print(f"{case.source} to {case.destination}, guest {case.guest}, policy {case.policy}: {each.wrong}", file=sys.stderr)
-    moved = f"{len(cells)} cells in {len(classes)} classes; a guest was moved live for each class"
-    print(f"\n{moved}: " + (f"{len(wrong)} went otherwise" if wrong else "all as the table says"), file=stream)
+    print(f"\n{_moved(len(cells), len(classes))}: " + (f"{len(wrong)} went otherwise" if wrong else "all as the table says"), file=stream)
     return ExitCode.CHECK_FAILED if wrong else ExitCode.OK
+
+
+def _moved(cells: int, classes: int) -> str:
+    counted = f"{cells} cell{'' if cells == 1 else 's'} in {classes} class{'' if classes == 1 else 'es'}"
+    guests = {0: "no guest was there to move live", 1: "a guest was moved live for it"}
+    return f"{counted}; {guests.get(classes, 'a guest was moved live for each class')}"
 
 
 def _explain(cells: dict[Case, Answer]) -> None:
@@ -125,10 +130,7 @@ def _hosts(text: str) -> list[str]:
 
 
 def _jobs(text: str | None) -> int:
-    jobs = os.cpu_count() or 1 if text is None else parse_positive("-j", text)
-    if jobs > _MOST_JOBS:
-        raise UserError(f"-j {jobs}: at most {_MOST_JOBS} processes")
-    return jobs
+    return os.cpu_count() or 1 if text is None else parse_positive("-j", text, _MOST_JOBS)
 
 
 @contextmanager

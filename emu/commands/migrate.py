@@ -49,10 +49,9 @@ def _migrate(options: argparse.Namespace) -> int:
     like = dataclasses.replace(setup.config, mitigations=(words.parse_host_cpu(options.to_cpu),))
     if options.conduit is None:
         like = dataclasses.replace(like, conduits=words.parse_conduit(host_of(options.to).default_conduit.value)[1])
-    asked = setup.config.offered if options.psci is not None else None
     destination, fresh, why = host_of(options.to), None, ""
     try:
-        fresh = destination_of(like, destination, policy, machine_type, asked)
+        fresh = destination_of(like, destination, policy, machine_type, setup.asked)
     except UserError as error:
         why = str(error)
     with session(options, inputs(options), {}) as shown:

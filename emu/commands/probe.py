@@ -53,9 +53,7 @@ def _probe(options: argparse.Namespace) -> int:
     """Print what a guest makes of each firmware."""
     if options.kernel is None:
         raise UserError("nothing to probe with; give -kernel F")
-    jobs = words.parse_positive("-j", options.jobs)
-    if jobs > _MOST_JOBS:
-        raise UserError(f"-j {jobs}: at most {_MOST_JOBS}")
+    jobs = words.parse_positive("-j", options.jobs, _MOST_JOBS)
     if options.diff is not None:
         options.hosts = ",".join(place.partition(":")[0] for place in options.diff)
     asked = list(variants(options))

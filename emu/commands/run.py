@@ -5,14 +5,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import re
-import sys
 from pathlib import Path
 
 from emu import words
 from emu.commands import Command
 from emu.engine import CPU_MODELS
 from emu.files import protect, write
-from emu.hosts import remark_on
 from emu.machine import Machine
 from emu.memory import DEFAULT_RAM_BYTES, parse_size
 from emu.outcome import ExitCode, Outcome
@@ -86,9 +84,6 @@ def run(options: argparse.Namespace) -> int:
         started = setup.kernel is not None or setup.bios is not None
         write(dump, Machine(setup).board.device_tree if started else setup.device_tree(None))
         return ExitCode.OK
-    remark = remark_on(setup.config.host)
-    if remark is not None:
-        print(f"psci-emu: {remark}", file=sys.stderr)
     with session(options, inputs(options), {}) as shown:
         return shown.finish(shown.start(setup).run())
 

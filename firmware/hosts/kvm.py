@@ -310,10 +310,18 @@ KVM_5_19: Final = (
     )
 )
 
-KVM_6_4: Final = _release(KVM_5_19, "6.4", "SMC is served as HVC").evolve(
-    undispatched={},
-    immediates={Conduit.SMC: -1},
-    cite="Linux v6.4 arch/arm64/kvm/handle_exit.c, handle_smc",
+KVM_6_4: Final = (
+    _release(KVM_5_19, "6.4", "SMC is served as HVC")
+    .evolve(
+        undispatched={},
+        immediates={Conduit.SMC: -1},
+        cite="Linux v6.4 arch/arm64/kvm/handle_exit.c, handle_smc",
+    )
+    .evolve(
+        off_by_smc_skips=True,
+        cite='Linux commit c2d2e9b3d8ce ("KVM: arm64: Start handling SMCs from EL1") (in v6.4): the PC is advanced at the next entry, '
+        "after the reset, until 1744a6ef48b9 (in v7.0)",
+    )
 )
 
 KVM_6_5: Final = _release(KVM_6_4, "6.5", "features are the VM's, POWER_OFF is forgotten")
@@ -340,5 +348,7 @@ KVM_6_15: Final = _release(KVM_6_13, "6.15", "a second vendor bitmap").evolve(
     cite="Linux commit c0000e58c74e (in v6.15)",
 )
 
-# Linux commit 1744a6ef48b9 (in v7.0): a CPU_OFF by SMC no longer makes the next CPU_ON skip an instruction, which is not modelled.
-KVM_7_0: Final = _release(KVM_6_15, "7.0", "a reset from PSCI forgets a pending step")
+KVM_7_0: Final = _release(KVM_6_15, "7.0", "a reset from PSCI forgets a pending step").evolve(
+    off_by_smc_skips=False,
+    cite='Linux commit 1744a6ef48b9 ("KVM: arm64: Discard PC update state on vcpu reset") (in v7.0)',
+)

@@ -260,6 +260,34 @@ def test_a_machine_whose_move_is_refused_goes_on_where_it_was() -> None:
     assert "round 4: PSCI 1.3" in machine.console
 
 
+def test_a_destination_is_asked_for_the_version_that_the_source_was_where_the_policy_has_it_so(tmp_path: Path) -> None:
+    machine = Machine(kernel=elf_path("version-loop"), host="kvm-6.13", append="rounds=4", psci="1.3")
+    machine.run_until(call="PSCI_VERSION")
+    machine.snapshot().save(tmp_path / "kept")
+    refused = "EINVAL: PSCI_VERSION does not take 0x10003; allowed: 0.2"
+
+    for asked in (machine, Machine.load(tmp_path / "kept")):
+        with pytest.raises(RegisterError, match=refused):
+            asked.migrate("kvm-6.12", "qemu-11")
+        assert [step.errno for step in asked.migrate("kvm-6.12").refusals] == ["EINVAL"]
+        assert asked.migrate("kvm-6.15", "qemu-11", machine_type="virt-10.1").accepted
+        with pytest.raises(RegisterError, match=refused):
+            asked.migrate("kvm-6.12", "qemu-11")  # and so is the next one
+
+    assert machine.run().sentence == "system off"
+
+
+@pytest.mark.parametrize("asked", [{"psci": "0.1"}, {"fwreg": ("PSCI_VERSION=0.1",)}], ids=["psci", "fwreg"])
+def test_a_guest_of_0_1_finds_vcpus_of_0_1(asked: dict[str, Any], tmp_path: Path) -> None:
+    machine = Machine(kernel=elf_path("version-loop"), host="kvm-6.12", append="rounds=3", **asked)
+    machine.step()
+    machine.snapshot().save(tmp_path / "kept")
+
+    assert Machine.load(tmp_path / "kept").migrate("kvm-6.13").accepted
+    assert machine.migrate("kvm-6.13").accepted
+    assert not machine._inner.config.psci_0_2
+
+
 @pytest.mark.parametrize(
     "other",
     [

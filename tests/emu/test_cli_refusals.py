@@ -111,7 +111,7 @@ SENTENCES: Final[dict[tuple[str, ...], str]] = {
     ("--until", "call:CPU_ONN#1"): UNKNOWN_FUNCTION,
     ("--until", "call:CPU_ON#0"): "'call:CPU_ON#0' is not call:NAME#N with N from 1",
     ("--until", "console:("): "--until 'console:(': not a regular expression: missing ), unterminated subpattern at position 0",
-    ("--max-insns", "0"): "--max-insns 0 must be at least 1",
+    ("--max-insns", "0"): "--max-insns '0' is not a number from 1 to 0x7fffffffffffffff",
     ("--timeout", "0"): "--timeout '0' is not a virtual time such as 10s, 500ms or 20us",
     ("--timeout", "1h"): "--timeout '1h' is not a virtual time such as 10s, 500ms or 20us",
     ("--seed", "x"): f"--seed 'x' {NOT_A_NUMBER}",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from emu.cli import main
@@ -75,13 +77,30 @@ def test_what_is_unknown_is_shown_as_unknown(capfd: pytest.CaptureFixture[str]) 
     assert lines == [["node-compatible", "unknown", "(as", "if", "qemu_node_compatible)", "unknown"]]
 
 
-def test_a_run_says_what_of_its_host_is_unknown(capfd: pytest.CaptureFixture[str]) -> None:
-    main(["run", "-host", "bao", "-kernel", "guests/elf/version-loop.elf"])
+def unknown_of(host: str, columns: str) -> str:
+    return f"psci-emu: of host {host} it is unknown: {columns}; the guest gets what the host has before it\n"
 
-    err = capfd.readouterr().err
-    assert err.startswith(
-        "psci-emu: of host bao it is unknown: default_conduit, node_compatible; the guest gets what the host has before it\n"
-    )
+
+def test_whatever_starts_a_machine_says_what_of_its_host_is_unknown(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    guest, of_bao = ("-kernel", "guests/elf/version-loop.elf"), unknown_of("bao", "default_conduit, node_compatible")
+    kept = str(tmp_path / "kept")
+
+    main(["run", "-host", "bao", *guest])
+    assert capfd.readouterr().err.startswith(of_bao)
+    main(["snapshot", "save", kept, "-host", "bao", *guest, "-at", "call:PSCI_VERSION#1"])
+    assert capfd.readouterr().err.startswith(of_bao)
+    main(["snapshot", "load", kept])
+    assert capfd.readouterr().err.startswith(of_bao)
+
+
+@pytest.mark.parametrize(("to", "also"), [("kvm-4.9.99", True), ("kvm-4.14.39", False), ("kvm-4.17", False)])
+def test_a_move_says_it_of_both_hosts_and_of_one_host_once(to: str, also: bool, capfd: pytest.CaptureFixture[str]) -> None:
+    guest = ("-kernel", "guests/elf/version-loop.elf", "-append", "rounds=3", "-at", "call:PSCI_VERSION#1")
+
+    assert main(["migrate", "-from", "kvm-4.14.39", "-to", to, *guest]) == 0
+
+    said = unknown_of("kvm-4.14.39", "undispatched")
+    assert capfd.readouterr().err == said + (unknown_of(to, "undispatched") if also else "")
 
 
 def test_a_stable_release_is_shown_with_what_it_took_over(capfd: pytest.CaptureFixture[str]) -> None:

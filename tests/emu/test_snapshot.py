@@ -26,6 +26,7 @@ from emu.snapshot import Snapshot, parts, read, take
 from emu.state import adopt, capture
 from emu.trap import Record
 from emu.words import parse_smp
+from firmware.abi import PSCI_0_1, Version
 from firmware.errors import InputError, UserError
 from firmware.trap import Event, Reply
 from guests import catalogue, elf_path
@@ -215,8 +216,8 @@ def sealed(content: bytes) -> bytes:
     return content + hashlib.sha256(content).digest()
 
 
-def with_header(change: Callable[[dict[str, Any]], None]) -> bytes:
-    content = kept_file()
+def with_header(change: Callable[[dict[str, Any]], None], content: bytes | None = None) -> bytes:
+    content = kept_file() if content is None else content
     length = int.from_bytes(content[HEAD - 8 : HEAD], "little")
     header = json.loads(content[HEAD : HEAD + length])
     change(header)
@@ -325,6 +326,7 @@ def test_a_field_that_was_altered_is_refused_or_makes_another_machine_that_runs(
         (lambda header: header["vcpus"][0]["registers"].pop("ttbr0_el1"), "a register 'ttbr0_el1' too few"),
         (lambda header: header["vcpus"][0]["registers"].update(x31="0x0"), "a register 'x31' too many"),
         (lambda header: header["vcpus"][0]["registers"].update(pstate="0x3c9"), "pstate 0x3c9 is not of EL0 or EL1"),
+        (lambda header: header.update(asked=[0, 3]), "its user asked for PSCI 0.3, which does not exist"),
         (lambda header: header["vcpus"].pop(), "it names CPUs beyond the 2 it has"),
         (lambda header: header["pages"][0].update(pages=1 << 40), "are not in memory"),
         (lambda header: header["config"].update(ram=["0x40000000", "0x3fc0000000"]), None),
@@ -381,6 +383,23 @@ def test_the_registers_in_which_two_snapshots_differ_are_told_in_the_order_of_th
     assert len(told) > 4
 
 
+def to_when_it_was_the_snapshots_own(header: dict[str, Any]) -> None:
+    header["host_is"] = header["config"].pop("host_is")
+
+
+def to_before_it_was_there(header: dict[str, Any]) -> None:
+    del header["config"]["host_is"]
+
+
+def test_a_snapshot_of_before_tells_of_0_1_alone_that_it_was_asked_for(tmp_path: Path) -> None:
+    for psci, asked in (("0.1", PSCI_0_1), ("1.0", None)):
+        take(Machine(setup_of("version-loop", "kvm-6.12", psci=psci))).save(tmp_path / "now")
+        (tmp_path / "earlier").write_bytes(with_header(lambda header: header.pop("asked"), (tmp_path / "now").read_bytes()))
+
+        assert read(tmp_path / "now").setup.asked == Version(*map(int, psci.split(".")))
+        assert read(tmp_path / "earlier").setup.asked == asked
+
+
 @pytest.mark.parametrize("now", ['latest = "1.0"', 'node-compatible = ["arm,psci-0.2"]', 'serves = { remove = ["AFFINITY_INFO"] }'])
 def test_a_host_of_the_users_own_that_has_changed_is_refused(now: str, tmp_path: Path) -> None:
     mine = tmp_path / "mine.toml"
@@ -391,5 +410,12 @@ def test_a_host_of_the_users_own_that_has_changed_is_refused(now: str, tmp_path:
 
     mine.write_text(f'based-on = "kvm-6.12"\n{now}\n')
 
-    with pytest.raises(InputError, match=r"mine\.toml is no longer what it was when the snapshot was taken"):
+    with pytest.raises(InputError, match=r"mine\.toml is no longer what it was when this was recorded"):
         read(tmp_path / "kept")
+    for earlier in (to_when_it_was_the_snapshots_own, to_before_it_was_there):
+        (tmp_path / "earlier").write_bytes(with_header(earlier, (tmp_path / "kept").read_bytes()))
+        if earlier is to_before_it_was_there:
+            assert read(tmp_path / "earlier").setup.config.host.name == str(mine)
+            continue
+        with pytest.raises(InputError, match=r"mine\.toml is no longer what it was"):
+            read(tmp_path / "earlier")

@@ -95,6 +95,35 @@ def test_another_host_answers_otherwise_where_it_does(trace: Path, tmp_path: Pat
     assert "host qemu-7 has no version register" in out
 
 
+def test_a_host_of_the_users_own_that_has_changed_is_told_and_can_be_asked_as_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine, path = tmp_path / "mine.toml", tmp_path / "trace"
+    mine.write_text('based-on = "kvm-6.12"\n', encoding="utf-8")
+    record(path, "version-loop", "-host", str(mine))
+    assert main(["replay", str(path)]) == ExitCode.OK
+    capsys.readouterr()
+
+    mine.write_text('based-on = "kvm-6.12"\nserves = { remove = ["SMCCC_ARCH_FEATURES"] }\n', encoding="utf-8")
+
+    assert main(["replay", str(path)]) == ExitCode.INPUT
+    out, err = capsys.readouterr()
+    told = f"{path}: host {mine} is no longer what it was when this was recorded; -host {mine} asks it as it is now"
+    assert (out, err) == ("", f"psci-emu: {told}\n")
+    assert main(["replay", str(path), "-host", str(mine)]) == ExitCode.CHECK_FAILED
+    assert "SMCCC_ARCH_FEATURES" in capsys.readouterr().out
+
+
+def test_a_trace_that_does_not_say_what_its_host_was_is_played(trace: Path, tmp_path: Path) -> None:
+    first, rest = trace.read_text(encoding="utf-8").split("\n", 1)
+    header = json.loads(first)
+    del header["host_is"]
+    path = tmp_path / "earlier"
+    path.write_text(json.dumps(header) + "\n" + rest, encoding="utf-8")
+
+    assert list(Replay(path).differences()) == []
+
+
 def test_an_unknown_host_is_refused(trace: Path) -> None:
     with pytest.raises(UserError, match="unknown host"):
         Replay(trace, "kvm-6")
@@ -133,6 +162,7 @@ def test_what_is_no_trace_is_refused_in_one_sentence(content: bytes, tmp_path: P
         ("device_tree", "!"),
         ("conduits", ["trap"]),
         ("surprise", 1),
+        ("host_is", "another"),
         ("version", [1]),
     ],
 )

@@ -17,10 +17,11 @@ from firmware.dispatch import configuration
 from firmware.errors import UserError
 from firmware.host import Config, Mitigations
 from firmware.hosts import HOSTS, host_named
-from firmware.migration import Migration, created, plan
+from firmware.migration import Migration, carried, created, plan
 from firmware.policy import DO_NOTHING, FILTER_0_2, POLICIES, PSEUDO_REGISTER, QEMU_11, MachineType, Missing, Policy, Unknown, Withheld
-from firmware.trap import Conduit
+from firmware.trap import NOTHING, Conduit, Enter, EntryState, Reply
 from firmware.view import view
+from tests.firmware.harness import ENTRY, call, make
 
 _ASK: Final = partial(view, conduit=Conduit.HVC)
 
@@ -315,3 +316,18 @@ def test_a_kernels_default_is_a_version_that_it_has(version: Version) -> None:
 
     with pytest.raises(UserError, match=rf"policy mine: host kvm-6\.12 cannot offer PSCI {version} unasked; it has 0\.2, 1\.0, 1\.1"):
         created(configuration(host), host, policy, policy.machine_types[0], None)
+
+
+@pytest.mark.parametrize(("is_started", "entered"), [(False, NOTHING), (True, Reply(entry=EntryState(ENTRY + 4, 7, 0x3C5, False)))])
+def test_an_instruction_that_waits_to_be_skipped_is_skipped_before_a_move(is_started: bool, entered: Reply) -> None:
+    source, moved = make("kvm-6.12"), make("kvm-6.12")
+    call(source, "CPU_ON", 1, ENTRY)
+    source.handle(Enter(1))
+    call(source, "CPU_OFF", vcpu=1, conduit=Conduit.SMC)
+    if is_started:
+        call(source, "CPU_ON", 1, ENTRY, 7)
+
+    moved.restore(carried(source.state(), source.config.host, moved.config))
+
+    assert moved.handle(Enter(1)) == entered
+    assert moved.state().power.skipping == frozenset()

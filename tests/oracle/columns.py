@@ -63,6 +63,7 @@ class Columns:
     on_pending: bool = False  # a started vCPU is ON_PENDING until Enter
     reset_in_cpu_on: bool = False
     access_applies_reset: bool = True
+    off_by_smc_skips: bool = False  # after a CPU_OFF by SMC the next reset is followed by a step over one instruction
     always_standby: bool = True
     suspend_needs_cap: bool = True
     unreturned_preset: bool = False  # a call that does not return leaves its code in x0 all the same
@@ -96,6 +97,7 @@ KVM_6_12 = Columns(
     affinity_level_mask=MASK64,
     unreturned_preset=True,
     nonzero_imm_refused=frozenset(("smc",)),
+    off_by_smc_skips=True,
 )
 
 KVM_4_19 = replace(
@@ -111,6 +113,7 @@ KVM_4_19 = replace(
     reserved_affinity_bits_refused=False,
     smc="refused",
     reset_in_cpu_on=True,
+    off_by_smc_skips=False,
     access_applies_reset=False,
     size_errno_is_enoent=False,
     unknown_fw_index_is_enoent=False,

@@ -205,7 +205,9 @@ def cpu_suspend(call: Call) -> Answer:
 
 
 def cpu_off(call: Call) -> Answer:
-    world = call.world.put(call.vcpu, replace(call.world.vcpus[call.vcpu], power=Power.OFF, wake=None))
+    me = call.world.vcpus[call.vcpu]
+    skips = me.skips or (call.config.columns.off_by_smc_skips and call.trap.conduit == "smc")
+    world = call.world.put(call.vcpu, replace(me, power=Power.OFF, wake=None, skips=skips))
     written = (int(Psci.SUCCESS),) if call.config.columns.unreturned_preset else ()
     return Answer(world, written, Resume.NEVER, frozenset({("stopped", call.vcpu)}))
 
@@ -219,7 +221,8 @@ def cpu_on(call: Call) -> Answer:
     if columns.reset_in_cpu_on:
         world = call.world.put(target, Vcpu(power))
         return Answer(world, (Psci.SUCCESS,), effects=effects, remote={target: call.entry.regs()})
-    return Answer(call.world.put(target, Vcpu(power, pending=call.entry)), (Psci.SUCCESS,), effects=effects)
+    started = Vcpu(power, pending=call.entry, skips=call.world.vcpus[target].skips)
+    return Answer(call.world.put(target, started), (Psci.SUCCESS,), effects=effects)
 
 
 def affinity_info(call: Call) -> Answer:

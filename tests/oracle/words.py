@@ -71,11 +71,20 @@ class PendingReset:
 
 @dataclass(frozen=True, slots=True)
 class Vcpu:
-    """One vCPU. `wake` in SUSPENDED says that Woken ends it; None means the VMM's own, sticky suspension."""
+    """One vCPU. `wake` in SUSPENDED says that Woken ends it; None means the VMM's own, sticky suspension.
+
+    skips  the PC is still to be moved past the SMC that was the last call
+    """
 
     power: Power
     pending: PendingReset | None = None
     wake: Standby | None = None
+    skips: bool = False
+
+    def reset(self) -> dict[str, int]:
+        """The registers that the pending reset writes, if there is one."""
+        regs = self.pending.regs() if self.pending else {}
+        return {**regs, "pc": regs["pc"] + 4 & MASK64} if regs and self.skips else regs
 
 
 @dataclass(frozen=True, slots=True)
