@@ -15,7 +15,7 @@ from emu.setup import Setup
 from guests.gallery import GalleryGuest, located
 
 # More than any of them takes that ends by itself.
-_ENOUGH_INSTRUCTIONS: Final = 200_000
+_ENOUGH_INSTRUCTIONS: Final = 5_000_000
 
 
 class Ran(NamedTuple):

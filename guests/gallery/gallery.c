@@ -5,7 +5,7 @@
 #include "../lib/limits.h"
 
 #define RAM_START           0x40000000ul    /* where an ELF image's device tree is */
-#define PATIENCE_TURNS      10000u
+#define PATIENCE_TURNS      50000u
 #define FDT_BEGIN_NODE      1u
 #define FDT_END_NODE        2u
 #define FDT_PROP            3u
