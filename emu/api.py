@@ -19,6 +19,7 @@ from typing import Any, Literal, NamedTuple, Self
 
 from emu import machine, setup, snapshot, words
 from emu.checkpoint import Checkpoint
+from emu.console import nobody
 from emu.hosts import host_of
 from emu.memory import DEFAULT_RAM_BYTES, parse_size
 from emu.migrate import destination_of, move
@@ -195,7 +196,7 @@ class Machine:
         seed: int = 0,
         max_insns: int | None = None,
         no_reboot: bool = False,
-        typed: Callable[[int], bytes] = lambda _limit: b"",
+        typed: Callable[[int], bytes] = nobody,
     ) -> None:
         rest: dict[str, object] = {name: None if path is None else Path(path) for name, path in _paths(kernel, bios, initrd, dtb)}
         rest |= {
@@ -236,7 +237,7 @@ class Machine:
         """Return a machine that goes on from a snapshot's file; raise InputError for a file that is none."""
         kept = snapshot.read(Path(path))
         self = cls.__new__(cls)
-        self._text, self._typed, self._seen = bytearray(), lambda _limit: b"", []
+        self._text, self._typed, self._seen = bytearray(), nobody, []
         self._control(machine.Machine(kept.setup, output=self._text.extend))
         adopt(self._inner, kept.state)
         return self

@@ -8,6 +8,7 @@ from __future__ import annotations
 from emu.machine import Machine
 from emu.pristine import Pristine, PristineError
 from emu.state import adopt_beside, capture
+from firmware.dispatch import FirmwareState
 
 _SCTLR_M = 1 << 0
 
@@ -35,10 +36,10 @@ class Checkpoint:
         for base, buffer in machine.memory.buffers:
             machine.memory.put_behind(base, frozenset(page - base for page in self._pages if base <= page < base + len(buffer)))
 
-    def restore(self) -> None:
-        """Make the machine what it was."""
+    def restore(self, firmware: FirmwareState | None = None) -> None:
+        """Make the machine what it was; with `firmware`, which is a state of what it is served by now, all but that."""
         machine, engine = self._machine, self._machine.engine
-        adopt_beside(machine, self._state, self._state.firmware)
+        adopt_beside(machine, self._state, self._state.firmware if firmware is None else firmware)
         machine.interrupts.put_back(self._interrupts)
         engine.set_contexts(self._contexts, self._state.current)
         if self._memory is None:

@@ -20,6 +20,7 @@ from typing import Any, Final
 
 from emu import unicorn
 from emu.budget import BLOCK, Budget
+from emu.coverage import Coverage
 from emu.memory import PAGE_BYTES, Region
 from emu.registers import (
     CNTHCTL_EL2,
@@ -130,6 +131,7 @@ class Engine:
         self._keep: list[object] = []  # what C holds pointers to
         self._cp_regs: dict[SystemRegister, tuple[_CpReg, Any]] = {}  # those that were asked for, ready for C
         self._is_exact = True
+        self._coverage: Coverage | None = None
         self._word = ctypes.c_uint32()
         self._vector = (ctypes.c_uint8 * 16)()
         stop, read = (ctypes.cast(function, ctypes.c_void_p) for function in (library.uc_emu_stop, library.uc_reg_read))
@@ -197,6 +199,8 @@ class Engine:
                 self._forget_page(page)
                 self._stage_2.let_write(page, far, self.pc.get())
                 self._budget.retry()
+                if self._coverage is not None:
+                    self._coverage.retry()
             library.uc_ctl(self.handle, _TLB_FLUSH)
             return None
         kind = unicorn.UC_ERR_WRITE_UNMAPPED if esr & _WNR else unicorn.UC_ERR_READ_UNMAPPED
@@ -479,6 +483,12 @@ class Engine:
                 self.fail(error)
 
         self._hook(unicorn.UC_HOOK_BLOCK, BLOCK(on_block))
+
+    def cover(self, coverage: Coverage) -> None:
+        """Note which blocks are come to from now on."""
+        self._coverage = coverage
+        self._hook(unicorn.UC_HOOK_BLOCK, coverage.callback, user_data=coverage.argument)
+        self.flush_translations()  # what has been translated calls those that were there then
 
     def _hook(self, kind: int, callback: Any, *extra: int, user_data: ctypes.c_void_p | None = None) -> None:
         self._keep.append(callback)

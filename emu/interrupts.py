@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, cast
 
 from emu import memory
-from emu.memory import GICC, GICD, GICR, Region
+from emu.memory import GICC, GICD, GICR
 from emu.registers import PSTATE_EL, PSTATE_I, SystemRegister
 from emu.scheduler import NS_PER_TICK, Clock
 from emu.vcpu import Vcpu
 
 if TYPE_CHECKING:
     from emu.board import Board
+    from emu.console import Console
     from emu.devices.gicv2 import Gicv2
     from emu.devices.gicv3 import Gicv3
     from emu.devices.pl011 import Pl011
@@ -98,8 +99,8 @@ class Interrupts:
         self.accesses = 0  # of devices whose interrupts may change by that
         self._changes = 0  # of the controller and the RTC that are no accesses: a new one, a line, an alarm
         self.reset()
-        self._connect(memory.UART, board.console.read, board.console.write)
-        self._connect(memory.RTC, self._read_rtc, self._write_rtc)
+        self._connect_uart(board.console)
+        engine.map_device(memory.RTC, self._read_rtc, self._write_rtc)
         if version is None:
             return
         engine.map_device(GICD, self._read_distributor, self._write_distributor)
@@ -108,19 +109,24 @@ class Interrupts:
         else:
             engine.map_device(GICC, self._read_cpu_interface, self._write_cpu_interface)
 
-    def _connect(self, region: Region, read: Callable[[int, int], int], write: Callable[[int, int, int], None]) -> None:
-        # A device whose interrupt may change with an access.
+    def _connect_uart(self, console: Console) -> None:
+        # Few of a console's characters change the interrupt: who looks at every one of them takes as long as the guest does.
 
-        def read_and_watch(offset: int, size_bytes: int) -> int:
-            value = read(offset, size_bytes)
-            self._accessed()
+        def read(offset: int, size_bytes: int) -> int:
+            self.accesses += 1
+            value = console.read(offset, size_bytes)
+            if console.uart.irq is not self._uart_level:
+                self.watch()
             return value
 
-        def write_and_watch(offset: int, size_bytes: int, value: int) -> None:
-            write(offset, size_bytes, value)
-            self._accessed()
+        def write(offset: int, size_bytes: int, value: int) -> None:
+            self.accesses += 1
+            uart = console.uart
+            uart.write(offset, size_bytes, value)
+            if uart.irq is not self._uart_level:
+                self.watch()
 
-        self._engine.map_device(region, read_and_watch, write_and_watch)
+        self._engine.map_device(memory.UART, read, write)
 
     @property
     def controller(self) -> Controller | None:
@@ -254,10 +260,13 @@ class Interrupts:
         return None if self._controller is None or deadline_ns is None else -(-deadline_ns // NS_PER_TICK)
 
     def _read_rtc(self, offset: int, size_bytes: int) -> int:
-        return self._board.rtc.read(offset, size_bytes, self._clock.now_ns)
+        value = self._board.rtc.read(offset, size_bytes, self._clock.now_ns)
+        self._accessed()
+        return value
 
     def _write_rtc(self, offset: int, size_bytes: int, value: int) -> None:
         self._board.rtc.write(offset, size_bytes, value, self._clock.now_ns)
+        self._accessed()
         self._rtc_known_until = self._next_change = 0
 
     # ---- the controller's registers

@@ -21,6 +21,7 @@ class Limits:
     def __init__(self, setup: Setup) -> None:
         self._max_insns = setup.max_insns
         self._timeout_ns = setup.timeout_ns
+        self._max_calls = setup.max_calls
         self._has_interrupts = setup.gic is not None
         self.instructions = 0
         self.seen = ((-1, -1), 0)  # calls and printed bytes when there last was progress, and at how many instructions that was
@@ -53,6 +54,8 @@ class Limits:
             limit = f"--max-insns {self._max_insns}"
         elif self._timeout_ns is not None and now_ns >= self._timeout_ns:
             limit = f"--timeout {duration(self._timeout_ns)}"
+        elif self._max_calls is not None and self.seen[0][0] >= self._max_calls:
+            limit = f"{self._max_calls} calls"
         else:
             return None
         never_called = self.seen[0][0] <= 0

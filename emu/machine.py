@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from emu.board import Board
+from emu.console import nobody
 from emu.devices.pl011 import INT_RX
 from emu.devices.timer import VcpuTimers
 from emu.engine import EngineError, UnmappedAccess
@@ -88,7 +89,7 @@ class Machine:
         setup: Setup,
         *,
         output: Callable[[bytes], object] = lambda _text: None,
-        typed: Callable[[int], bytes] = lambda _limit: b"",
+        typed: Callable[[int], bytes] = nobody,
     ) -> None:
         self.setup = setup
         self.firmware = setup.firmware()

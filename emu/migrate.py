@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
+from emu.console import nobody
 from emu.machine import Machine
 from emu.state import adopt, capture
 from firmware.abi import PSCI_0_1, Version
@@ -38,7 +39,7 @@ def move(
     machine_type: MachineType,
     *,
     output: Callable[[bytes], object] = lambda _text: None,
-    typed: Callable[[int], bytes] = lambda _limit: b"",
+    typed: Callable[[int], bytes] = nobody,
 ) -> Moved:
     """Move a machine that is between two turns.
 

@@ -22,6 +22,7 @@ _ENTRIES_AT_ONCE: Final = 1 << 16
 # An entry's last byte (Linux Documentation/admin-guide/mm/pagemap.rst): bit 63 present, 62 swapped, 61 of a file still.
 _PRESENT_OR_SWAPPED: Final = 0xC0
 _OF_A_FILE: Final = 0x20
+_IS_DIRTY: Final = bytes(bool(flag & _PRESENT_OR_SWAPPED and not flag & _OF_A_FILE) for flag in range(256))
 
 _PROT: Final = mmap.PROT_READ | mmap.PROT_WRITE
 _MAP_FIXED: Final = 0x10  # Linux include/uapi/asm-generic/mman-common.h
@@ -175,8 +176,11 @@ class _Region:
         for start in range(0, pages, _ENTRIES_AT_ONCE):
             size_bytes = min(_ENTRIES_AT_ONCE, pages - start) * _ENTRY_BYTES
             flags = os.pread(self._pagemap, size_bytes, (first + start) * _ENTRY_BYTES)[_ENTRY_BYTES - 1 :: _ENTRY_BYTES]
-            if any(flags):
-                self._dirty.update(start + at for at, flag in enumerate(flags) if flag & _PRESENT_OR_SWAPPED and not flag & _OF_A_FILE)
+            dirty = flags.translate(_IS_DIRTY)
+            at = dirty.find(1)
+            while at >= 0:
+                self._dirty.add(start + at)
+                at = dirty.find(1, at + 1)
         return len(self._dirty) != known
 
     def runs(self) -> Iterable[tuple[int, int]]:

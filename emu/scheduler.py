@@ -25,12 +25,13 @@ COUNTER_READ_NS: Final = 1_000  # two reads never see the same count, and a dela
 
 
 class Clock:
-    """Virtual time in nanoseconds since power-on, and how many traps it has seen."""
+    """Virtual time in nanoseconds since power-on, how many traps it has seen, and what each takes."""
 
-    __slots__ = ("now_ns", "traps")
+    __slots__ = ("now_ns", "trap_ns", "traps")
 
     def __init__(self) -> None:
         self.now_ns = 0
+        self.trap_ns = TRAP_NS
         self.traps = 0
 
     @property
@@ -50,9 +51,13 @@ class Scheduler:
     """Choose the next vCPU and the length of its slice."""
 
     def __init__(self, seed: int) -> None:
-        self._random = _random(seed) if seed else None
         self.last = -1
         self.started: list[int] = []
+        self.draw_anew(seed)
+
+    def draw_anew(self, seed: int) -> None:
+        """Draw by another seed from now on."""
+        self._random = _random(seed) if seed else None
 
     def start(self, vcpu: int) -> None:
         """Let a vCPU that has just been started have the next turn, as one that starts on its own core would."""

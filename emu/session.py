@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from emu.abort import told_of_aborts
+from emu.console import nobody
 from emu.files import opened, protect
 from emu.hosts import remark_on
 from emu.machine import Machine
@@ -51,7 +52,7 @@ class Session:
         self._log = stack.enter_context(_log_file(options.debug_file))
         typed = stack.enter_context(standard_input(self._interrupt)) if options.serial in _STDIO else None
         self.output: Callable[[bytes], object] = self._serial.write
-        self.typed: Callable[[int], bytes] = typed.take if typed else lambda _limit: b""
+        self.typed: Callable[[int], bytes] = typed.take if typed else nobody
         self._input = typed
         self._recorder: Recorder | None = None
 

@@ -64,6 +64,8 @@ class Setup:
     version_changes            writes to the version register while the guest runs
     until                      end, well, at a call or when the console matches
     max_insns, timeout_ns      limits in instructions granted and in virtual nanoseconds, None for none
+    max_calls                  limit in calls, None for none
+    compatible                 what the psci node is compatible with, None for what host and version say
     """
 
     config: Config
@@ -88,6 +90,8 @@ class Setup:
     no_reboot: bool = False
     max_insns: int | None = None
     timeout_ns: int | None = None
+    max_calls: int | None = None
+    compatible: tuple[str, ...] | None = None
     seed: int = 0
 
     @property
@@ -102,6 +106,8 @@ class Setup:
         config, host = self.config, self.config.host
         ids = None if host.ids_0_1 is None else PsciIds(*(getattr(host.ids_0_1, name) for name in PsciIds._fields))
         node = psci_node(config.offered, self.method, ids, host.node_compatible(config.offered))
+        if node is not None and self.compatible is not None:
+            return node._replace(compatible=self.compatible, ids=node.ids if "arm,psci" in self.compatible else None)
         if ids is None or node is None or node.ids is None or not host.node_tells_0_1_ids:
             return node
         unserved: dict[str, Any] = dict.fromkeys(name for name in PsciIds._fields if name.upper() not in host.serves_0_1)

@@ -11,16 +11,17 @@ from __future__ import annotations
 
 import ctypes
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from emu.engine import Engine
 from emu.exceptions import EXCP_HVC, EXCP_SMC
 from emu.registers import REGISTERS, SCTLR_EE, SCTLR_EL1
-from emu.scheduler import TRAP_NS, Clock
+from emu.scheduler import Clock
 from emu.unicorn import library, pointer
 from firmware.abi import MASK64, PowerState
-from firmware.dispatch import Firmware, functions_by_id
+from firmware.dispatch import Firmware
 from firmware.errors import UserError
 from firmware.table import Faulty, Function, Keyed, Live, Table
 from firmware.trap import Conduit, Reply, Resume, Trap
@@ -74,6 +75,7 @@ class TrapPath:
         self._actions: list[tuple[frozenset[str] | None, Callable[[Record], None]]] = []
         self._hooks: dict[str, list[Callable[[Trap], int | Reply | None]]] = {}
         self._batches: dict[Reply, _Batch] = {}
+        self._sub_tables: dict[int, tuple[Keyed, _Keys]] = {}  # by the entry's identity, which lasts as long as it stands here
         self._answer = {EXCP_HVC: _no_answer, EXCP_SMC: _no_answer}
         self.rebuild()
         find, fail = self._answer.get, engine.fail
@@ -133,16 +135,33 @@ class TrapPath:
 
     def rebuild(self) -> None:
         """Prepare the answers of the firmware's current tables; needed after whatever builds new ones."""
-        self.names = functions_by_id(self._firmware.config)
+        self.names: Mapping[int, Function] = self._firmware.names
         tables = ((_INSTRUCTIONS[conduit], table) for conduit, table in self._firmware.tables.by_conduit.items())
         self._repeating = {word: table for word, table in tables if _repeats(table)}
         for number, conduit in ((EXCP_HVC, Conduit.HVC), (EXCP_SMC, Conduit.SMC)):
-            self._answer[number] = self._path(conduit, self._firmware.tables.by_conduit[conduit])
+            self._answer[number] = partial(self._first, number, conduit)
+
+    def _first(self, number: int, conduit: Conduit) -> None:
+        # The path is made for the first call over a conduit; most guests use one of the two.
+        self._answer[number] = self._path(conduit, self._firmware.tables.by_conduit[conduit])
+        self._answer[number]()
+
+    def keep_calls(self, most: int) -> None:
+        """Keep that many of the last calls, and none that were before."""
+        if self._recent.maxlen == most:
+            self._recent.clear()
+        else:
+            self._recent = deque(maxlen=most)
+            self.rebuild()
+
+    def kept_calls(self) -> Iterator[tuple[int, Conduit, tuple[int, ...], Reply]]:
+        """Yield what is kept of the last calls, oldest first: vCPU, conduit, x0 to x3 with the address to return to, and the reply."""
+        return ((vcpu, conduit, tuple(x), reply) for _, vcpu, conduit, x, reply in self._recent)
 
     def recent(self) -> list[Record]:
         """Return the last calls, oldest first; power states are not kept for them."""
         records = []
-        for time_ns, vcpu, conduit, x, reply in self._recent:
+        for time_ns, vcpu, conduit, x, reply in list(self._recent)[-_RECENT_CALLS:]:
             trap = Trap(vcpu, conduit, _four(x), time_ns=time_ns)
             records.append(Record(trap, x[4] - 4, self._function(x[0]), reply, (), ()))
         return records
@@ -153,10 +172,9 @@ class TrapPath:
             return False
         word, x = self._engine.instruction_at(self._engine.pc.get()), self._engine.x
         table = self._repeating.get(0 if word is None else word & ~(_IMMEDIATE_MASK << _IMMEDIATE_SHIFT))
-        if table is None:
+        if table is None or not isinstance(table.default, Reply):
             return False
-        reply = table.entries.get(x[0].get() & table.mask, table.default)
-        return isinstance(reply, Reply) and reply.resume is Resume.SAME and all(x[number].get() == value for number, value in reply.regs)
+        return all(x[number].get() == value for number, value in table.default.regs)
 
     # ---- the fast way
 
@@ -166,19 +184,19 @@ class TrapPath:
         read, read_arguments, values = library.uc_reg_read_batch, self._batch.arguments, self._batch.values
         write, mask = library.uc_reg_write_batch, table.mask
         fetches_immediate = table.immediate is not None
-        ready = {fid: entry for fid, entry in self._prepare_table(table).items() if not self._is_watched(fid)}
+        # An entry is prepared when it is first asked for: whoever changes tables often has few calls for each.
+        watched = self._watched_names()
+        ready: dict[int, Any] = {} if watched is None else dict(table.entries)
+        otherwise = None if watched is None or table.otherwise is not None else self._prepare(table.default)
+        if watched:
+            ready.update(dict.fromkeys((fid for fid, function in self.names.items() if function.name in watched), None))
         find: Callable[[int, Any], Any] = ready.get
-        otherwise = None if table.otherwise is not None else self._prepare(table.default)
-        if self._watches_everything():
-            ready.clear()
-            otherwise = None
-        elif self._watched_names():
-            ready.update(dict.fromkeys((fid for fid in self.names if self._is_watched(fid)), None))
+        prepare = self._prepare
 
         def answer() -> None:
             read(*read_arguments)
             x = values.tolist()
-            clock.now_ns += TRAP_NS
+            clock.now_ns += clock.trap_ns
             clock.traps += 1
             entry = find(x[0] & mask, otherwise)
             kind = type(entry)
@@ -190,7 +208,7 @@ class TrapPath:
             elif kind is tuple:
                 write(*entry[0])
                 remember((clock.now_ns, engine.current, conduit, x, entry[1]))
-            else:
+            elif kind is _Live:
                 live, enters = entry
                 vcpu, big_endian = engine.current, enters and self._is_big_endian()
                 reply = firmware.answer(live, vcpu, conduit, (x[1], x[2], x[3]), big_endian, clock.now_ns)
@@ -200,23 +218,23 @@ class TrapPath:
                     remember((clock.now_ns, vcpu, conduit, x, reply))
                 else:
                     finish(Trap(vcpu, conduit, _four(x), 0, big_endian, clock.now_ns), reply, x)
+            else:
+                ready[x[0] & mask] = prepare(entry)
+                clock.now_ns -= clock.trap_ns  # it is the same trap
+                clock.traps -= 1
+                answer()
 
         return answer
 
-    def _prepare_table(self, table: Table) -> dict[int, Any]:
-        prepared: dict[int, Any] = {}
-        for fid, entry in table.entries.items():
-            if isinstance(entry, Keyed):
-                answers = {key: self._prepare(answer) for key, answer in entry.answers.items()}
-                prepared[fid] = _Keys(entry.mask, answers, self._prepare(entry.default))
-            else:
-                prepared[fid] = self._prepare(entry)
-        return prepared
-
-    def _prepare(self, entry: Reply | Live | Faulty) -> Any:
-        # Three kinds of entry: (arguments of the batch write, reply), what is worked out, or None for the long way.
+    def _prepare(self, entry: Reply | Live | Keyed | Faulty) -> Any:
+        # Four kinds of entry: (arguments of the batch write, reply), what is worked out, a sub-table, or None for the long way.
         if isinstance(entry, Faulty):
             return None
+        if isinstance(entry, Keyed):
+            if id(entry) not in self._sub_tables:
+                answers = {key: self._prepare(answer) for key, answer in entry.answers.items()}
+                self._sub_tables[id(entry)] = entry, _Keys(entry.mask, answers, self._prepare(entry.default))
+            return self._sub_tables[id(entry)][1]
         if isinstance(entry, Live):
             return _Live(entry, entry.function.enters)
         if entry.resume is not _NEXT or entry.effects or not entry.regs:
@@ -228,15 +246,14 @@ class TrapPath:
                 batch.values[position] = value
         return batch.arguments, entry
 
-    def _watches_everything(self) -> bool:
-        return any(names is None for names, _ in self._observers)
-
-    def _watched_names(self) -> frozenset[str]:
-        return frozenset().union(*(names for names, _ in [*self._observers, *self._actions] if names is not None))
-
-    def _is_watched(self, fid: int) -> bool:
-        function = self.names.get(fid)
-        return function is not None and function.name in self._watched_names()
+    def _watched_names(self) -> frozenset[str] | None:
+        """Return the functions that somebody watches; None for all."""
+        named: set[str] = set()
+        for names, _ in (*self._observers, *self._actions):
+            if names is None:
+                return None
+            named |= names
+        return frozenset(named)
 
     # ---- the long way
 
@@ -310,7 +327,7 @@ class _Batch:
 
 
 def _repeats(table: Table) -> bool:
-    return any(isinstance(entry, Reply) and entry.resume is Resume.SAME for entry in (table.default, *table.entries.values()))
+    return isinstance(table.default, Reply) and table.default.resume is Resume.SAME  # a conduit on which nothing is dispatched
 
 
 def _ignore(_record: Record) -> None:

@@ -60,22 +60,27 @@ class Firmware:
 
     config  what the answers depend on
     seed    of TRNG's entropy
+    beside  firmware of the same configuration but for faults, whose tables are taken where they are the same
     """
 
-    def __init__(self, config: Config, seed: int = 0) -> None:
-        self.config = config
+    def __init__(self, config: Config, seed: int = 0, beside: Firmware | None = None) -> None:
         self.power = Power(config.mpidrs, config.ssbd_off)
         self.entropy = Entropy(seed)
         self.has_run = False
-        self.tables = _tables(config)
         self._replies: dict[str, int] = {}
-        self._statuses: dict[int, Reply] = {}
+        self.configure(config, beside)
 
-    def configure(self, config: Config) -> None:
+    def configure(self, config: Config, beside: Firmware | None = None) -> None:
         """Replace the configuration and build its tables."""
         self.config = config
-        self.tables = _tables(config)
-        self._statuses = {}
+        if beside is not None and beside.config.host is config.host:
+            plain, names = beside._plain, beside.names
+        else:
+            plain, names = build(config, SERVICES), functions_by_id(config)
+        self._plain: Tables = plain
+        self.names: dict[int, Function] = names
+        self.tables = overlay.overlaid(config, self._plain, self.names) if config.faults else self._plain
+        self._statuses: dict[int, Reply] = {}
 
     # ---- events
 
@@ -133,7 +138,7 @@ class Firmware:
 
     def is_answered_early(self, conduit: Conduit, fid: int, imm: int) -> bool:
         """Say whether a call is answered in front of the dispatcher, or for its immediate alone."""
-        table, function = self.tables.by_conduit[conduit], functions_by_id(self.config).get(fid)
+        table, function = self.tables.by_conduit[conduit], self.names.get(fid)
         early = function is not None and function.name in self.config.host.at_el2
         return (
             (early and conduit is Conduit.HVC and self.config.el2_fast_path)
@@ -197,11 +202,6 @@ class Firmware:
         self.entropy.seed, self.entropy.position = state.entropy
         self.has_run = state.has_run
         self._replies = dict(state.replies)
-
-
-def _tables(config: Config) -> Tables:
-    tables = build(config, SERVICES)
-    return overlay.overlaid(config, tables, functions_by_id(config)) if config.faults else tables
 
 
 def _entering(entry: EntryState | None) -> Reply:

@@ -48,7 +48,12 @@ def overlaid(config: Config, tables: Tables, names: Mapping[int, Function]) -> T
     by_conduit = dict(tables.by_conduit)
     if any(isinstance(fault, UnknownUndefined) for fault in config.faults):
         by_conduit = {conduit: table._replace(default=NOT_SERVED, otherwise=None) for conduit, table in by_conduit.items()}
-    by_conduit = {conduit: _overlaid(config, conduit, table, names) for conduit, table in by_conduit.items()}
+    by_function: dict[str, tuple[Fault, ...]] = {}
+    for fault in config.faults:
+        if isinstance(fault, Fault):
+            by_function[fault.function] = (*by_function.get(fault.function, ()), fault)
+    faults = {fid: (row.name, by_function[row.name]) for fid, row in names.items() if row.name in by_function}
+    by_conduit = {conduit: _overlaid(config, conduit, table, faults) for conduit, table in by_conduit.items()}
     if any(isinstance(fault, WrongConduit) for fault in config.faults):
         named = Conduit.SMC if config.conduits == {Conduit.SMC} else Conduit.HVC
         other = Conduit.HVC if named is Conduit.SMC else Conduit.SMC
@@ -56,15 +61,11 @@ def overlaid(config: Config, tables: Tables, names: Mapping[int, Function]) -> T
     return Tables(by_conduit, tables.functions)
 
 
-def _overlaid(config: Config, conduit: Conduit, table: Table, names: Mapping[int, Function]) -> Table:
+def _overlaid(config: Config, conduit: Conduit, table: Table, faults: Mapping[int, tuple[str, tuple[Fault, ...]]]) -> Table:
     served = bool(config.conduits) and (table.entries or table.default != NOT_SERVED)
     if not served or conduit in config.host.undispatched:
         return table  # nobody looks at the function ID there
-    named: dict[str, tuple[Fault, ...]] = {}
-    for fault in config.faults:
-        if isinstance(fault, Fault):
-            named[fault.function] = (*named.get(fault.function, ()), fault)
-    faulty = {fid: Faulty(row.name, named[row.name], table) for fid, row in names.items() if row.name in named}
+    faulty = {fid: Faulty(*named, table) for fid, named in faults.items()}
     return table._replace(entries={**table.entries, **faulty})
 
 

@@ -31,6 +31,7 @@ DMACR: Final = 0x048
 FR_RXFE: Final = 1 << 4
 FR_RXFF: Final = 1 << 6
 FR_TXFE: Final = 1 << 7
+_FR_IDLE: Final = FR_TXFE | FR_RXFE
 LCR_H_FEN: Final = 1 << 4
 INT_RX: Final = 1 << 4
 INT_TX: Final = 1 << 5
@@ -78,7 +79,7 @@ class Pl011:
     @property
     def irq(self) -> bool:
         """Give the level of the combined interrupt output, UARTINTR."""
-        return bool(self.ris & self.imsc)
+        return self.ris & self.imsc != 0
 
     @property
     def depth(self) -> int:
@@ -101,6 +102,8 @@ class Pl011:
 
     def read(self, offset: int, size_bytes: int) -> int:
         """Read 1, 2 or 4 bytes; unknown offsets read 0."""
+        if offset == FR:  # before every character, and again
+            return (FR_TXFE if self.rx else _FR_IDLE) | (FR_RXFF if self.rx and len(self.rx) >= self.depth else 0)
         lane = offset & 3
         register = self._read(offset & ~3, consume=lane == 0)
         return register >> 8 * lane & (1 << 8 * size_bytes) - 1
@@ -124,7 +127,7 @@ class Pl011:
         if register == DR:
             return self._receive() if consume else 0
         if register == FR:
-            return FR_TXFE | (0 if self.rx else FR_RXFE) | (FR_RXFF if len(self.rx) >= self.depth else 0)
+            return self.read(FR, 4)
         if register == RIS:
             return self.ris
         if register == MIS:

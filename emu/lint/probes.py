@@ -13,13 +13,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from emu import blob
 from emu.lint.compared import REFERENCE
 from emu.lint.firmwares import Base, Firmware, Probe
 from emu.lint.trace import Trace
-from emu.loader import load
-from emu.memory import Region, ram
-from emu.setup import Setup
 from firmware.abi import MASK32, MASK64, PSCI_1_0, Psci
 from firmware.dispatch import rows
 from firmware.host import Host
@@ -58,25 +54,10 @@ def _tree(*strings: str) -> _Make:
         setup = base.firmware.setup
         if not setup.psci or setup.config.offered < PSCI_1_0:
             return None
-        boot = load(
-            ram(setup.ram_bytes),
-            lambda initrd: _renamed(setup, initrd, strings),
-            kernel=setup.kernel,
-            bios=setup.bios,
-            initrd=setup.initrd,
-        )
         words = f"{base.firmware.words}, and the psci node has {', '.join(strings)}"
-        return Firmware(words, dataclasses.replace(setup, boot=boot))
+        return Firmware(words, dataclasses.replace(setup, compatible=strings))
 
     return make
-
-
-def _renamed(setup: Setup, initrd: Region | None, strings: tuple[str, ...]) -> bytes:
-    tree = blob.parse(setup.device_tree(initrd), "the device tree")
-    node = tree.root.get_subnode("psci")
-    if node is not None:
-        node.set_property("compatible", list(strings))
-    return blob.write(tree, tree.header.boot_cpuid_phys)
 
 
 def _column(words: str, change: Callable[[Host], Host]) -> _Make:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 from typing import Final
 
@@ -38,33 +39,29 @@ class Runner:
         self._runs += 1
         if self._runs % _RUNS_A_COLLECTION == 0:
             gc.collect()
-        machine = Machine(firmware.setup)
+        machine = Machine(dataclasses.replace(firmware.setup, max_calls=firmware.setup.max_calls or _MOST_CALLS))
         symbols = machine.board.symbols
         if machine.board.boot.kind is not Kind.IMAGE:  # a Linux Image's names depend on where it went
             symbols = self._symbols = self._symbols or symbols
-        notes = _Notes(machine, symbols)
+        notes = Notes(machine, symbols)
         if firmware.scribbles:
             _scribble(machine)
-        outcome = machine.run()
-        if outcome.code == ExitCode.CHECK_FAILED and not machine.is_over:  # --until was not met, and a limit was
-            outcome = Outcome(ExitCode.LIMIT, outcome.sentence)
-        if len(notes.calls) >= _MOST_CALLS and outcome.code == ExitCode.INTERRUPTED:
-            outcome = Outcome(ExitCode.LIMIT, f"limit reached: {_MOST_CALLS} calls")
-        return Trace(
-            firmware=firmware.words,
-            tree=read_tree(machine.board.device_tree, "the device tree"),
-            calls=tuple(notes.calls),
-            cpus_up=len(notes.started),
-            console=notes.printed.decode("utf-8", "backslashreplace"),
-            code=int(outcome.code),
-            sentence=outcome.sentence,
-        )
+        return notes.trace(firmware.words, run(machine))
 
 
-class _Notes(Observer):
+def run(machine: Machine) -> Outcome:
+    """Run a machine to its end or the setup's point; that a limit came before the point is the limit's outcome."""
+    outcome = machine.run()
+    if outcome.code == ExitCode.CHECK_FAILED and not machine.is_over:
+        return Outcome(ExitCode.LIMIT, outcome.sentence)
+    return outcome
+
+
+class Notes(Observer):
     """Keep what a trace is made of."""
 
     def __init__(self, machine: Machine, symbols: Symbols) -> None:
+        self._tree = read_tree(machine.board.device_tree, "the device tree")
         self._machine = machine
         self._symbols = symbols
         self._text = Text(machine.trap_path.names.get, symbols)
@@ -75,14 +72,27 @@ class _Notes(Observer):
         machine.observe(self, calls=None)
 
     def call(self, record: Record) -> None:
-        if len(self.calls) >= _MOST_CALLS:
-            self._machine.interrupted = True
-            return
         engine = self._machine.engine
         place = self._symbols.caller(record.pc, engine.x[30].get(), engine.x[29].get(), engine.read_virtual)
         if place not in self._sites:
             self._sites[place] = Site(place, self._symbols.resolve(place), place if place == record.pc else place - 4)
         self.calls.append(judged(record, self._sites[place], self._text.exchange(record)))
+
+    def forget(self) -> None:
+        """Begin a new run."""
+        self.calls, self.printed, self.started = [], bytearray(), {0}
+
+    def trace(self, firmware: str, outcome: Outcome) -> Trace:
+        """Return the run as a trace; firmware says what it was on."""
+        return Trace(
+            firmware=firmware,
+            tree=self._tree,
+            calls=tuple(self.calls),
+            cpus_up=len(self.started),
+            console=self.printed.decode("utf-8", "backslashreplace"),
+            code=int(outcome.code),
+            sentence=outcome.sentence,
+        )
 
     def console(self, text: bytes) -> None:
         self.printed += text

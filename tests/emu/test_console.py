@@ -26,7 +26,7 @@ def console(*, typed: bytes = b"", until: bytes | None = None) -> tuple[Console,
 
 def send(to: Console, text: bytes) -> None:
     for character in text:
-        to.write(DR, 4, character)
+        to.uart.write(DR, 4, character)
 
 
 def test_what_the_guest_sends_comes_out_at_a_flush_and_once() -> None:
@@ -50,7 +50,7 @@ def test_what_was_typed_is_there_as_soon_as_the_guest_looks() -> None:
 
 def test_no_more_is_taken_than_the_uart_has_room_for() -> None:
     it, _ = console(typed=bytes(range(65, 91)))
-    it.write(LCR_H, 4, LCR_H_FEN)
+    it.uart.write(LCR_H, 4, LCR_H_FEN)
 
     for _ in range(3):
         it.poll()
