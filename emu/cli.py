@@ -16,9 +16,6 @@ from firmware.errors import UserError, unknown
 
 _OUTPUT_ERRORS = (errno.ENOSPC, errno.EIO, errno.EBADF, errno.EFBIG)
 
-# Commands that are planned; named here so that their refusal can name them.
-_PLANNED = ("fuzz",)
-
 
 class _Entry(NamedTuple):
     """Where a command is (imported when it is asked for: a run should not pay for a table), and what it is for."""
@@ -45,6 +42,7 @@ _COMMANDS: Final = {
     "guests show": _Entry("lists", "GUESTS_SHOW", "tell a guest whole: its story, and the firmware that exposes it"),
     "probe": _Entry("probe", "PROBE", "ask a guest how it would probe every firmware"),
     "lint": _Entry("lint", "LINT", "run a guest on a set of firmware, and report the rules it breaks"),
+    "fuzz": _Entry("fuzz", "FUZZ", "run a guest on firmware that is mutated, and report what goes wrong"),
     "replay": _Entry("replay", "REPLAY", "play a recorded run to a fresh firmware, or to another host"),
     "snapshot save": _Entry("snapshot", "SAVE", "run a guest to a point, and keep the whole machine in a file"),
     "snapshot load": _Entry("snapshot", "LOAD", "go on from there"),
@@ -103,8 +101,6 @@ def _command(arguments: list[str]) -> int:
         if len(arguments) == 1:
             raise UserError(f"{arguments[0]} is no command by itself; offered: {', '.join(group)}")
         raise unknown("command", name, group)
-    if name in _PLANNED:
-        raise UserError(f"command {name!r} is not offered yet; offered: {', '.join(_COMMANDS)}")
     if name not in _COMMANDS:
         raise unknown("command", name, _COMMANDS)
     command = _COMMANDS[name].command()

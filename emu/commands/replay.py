@@ -1,21 +1,35 @@
-"""`replay`: a recorded run, played to a fresh firmware or to another host."""
+"""`replay`: a recorded run, played to a fresh firmware or to another host; or a finding of the fuzzer's, run again."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Final
 
 from emu.commands import Command
 from emu.outcome import ExitCode
 from emu.replay import Replay
+from firmware.errors import UserError
+
+_FILES: Final = ("kernel", "bios", "initrd", "dtb", "symbols")
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("trace", type=Path, metavar="F", help="what --trace wrote")
-    parser.add_argument("--host", metavar="NAME", help="ask another host the same")
+    parser.add_argument("trace", type=Path, metavar="F", help="what --trace wrote, or a finding of fuzz (F.toml)")
+    parser.add_argument("--host", metavar="NAME", help="of a trace: ask another host the same")
+    for name in _FILES:
+        parser.add_argument(f"--{name}", type=Path, metavar="F", help=f"of a finding: where the {name} is now")
 
 
 def _replay(options: argparse.Namespace) -> int:
+    is_finding = options.trace.suffix == ".toml"
+    for name in ("host",) if is_finding else _FILES:
+        if getattr(options, name) is not None:
+            raise UserError(f"-{name} is for {'a trace, and this is a finding' if is_finding else 'a finding, and this is a trace'}")
+    return _finding(options) if is_finding else _trace(options)
+
+
+def _trace(options: argparse.Namespace) -> int:
     replay = Replay(options.trace, options.host)
     if replay.remark is not None:
         print(replay.remark)
@@ -28,6 +42,18 @@ def _replay(options: argparse.Namespace) -> int:
     if not differences:
         print(f"{replay.events} events, no difference")
     return ExitCode.CHECK_FAILED if differences else ExitCode.OK
+
+
+def _finding(options: argparse.Namespace) -> int:
+    from emu.fuzz.again import again  # noqa: PLC0415  with all that a trace does not need
+    from emu.fuzz.files import read_finding  # noqa: PLC0415
+    from emu.fuzz.texts import again_as_text, printable  # noqa: PLC0415
+
+    written = read_finding(options.trace)
+    result = again(written, {name: getattr(options, name) for name in _FILES if getattr(options, name) is not None})
+    for line in again_as_text(written, result):
+        print(printable(line))
+    return ExitCode.CHECK_FAILED if result.differences else ExitCode.OK
 
 
 REPLAY = Command(_add_options, _replay)

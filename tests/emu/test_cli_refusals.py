@@ -153,14 +153,6 @@ def test_an_option_we_do_not_have_is_refused_by_name(refuse: Refuse, option: str
     assert re.match(rf"option '?-{option}'? is not offered by psci-emu run", sentence)
 
 
-@pytest.mark.parametrize("command", ["fuzz"])
-def test_a_planned_command_is_refused_by_name(refuse: Refuse, command: str) -> None:
-    sentence = refuse(command=(command,))
-
-    assert sentence == f"command '{command}' is not offered yet; offered: {', '.join(_COMMANDS)}"
-    assert refuse("-kernel", "x", command=(command,)) == sentence
-
-
 def test_an_unknown_command_is_refused_with_the_nearest(refuse: Refuse) -> None:
     assert refuse(command=("gests",)) == "unknown command 'gests'; did you mean guests?"
 
