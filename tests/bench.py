@@ -1,6 +1,6 @@
 """`make bench`: the figures that the README quotes, as ratios of medians within one run.
 
-    python -m tests.bench [trap] [start] [linux] [boot] [probe] [restore]
+    python -m tests.bench [trap] [start] [linux] [boot] [probe] [restore] [fuzz]
 
 Machines are noisy, so nothing here passes or fails: variants take turns, and only ratios are worth quoting, with QEMU turn by turn.
 """
@@ -15,16 +15,23 @@ import struct
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Final
 
 import unicorn
 from unicorn import arm64_const as arm64
 
 from emu.checkpoint import Checkpoint
-from emu.commands.probe import PROBE, variants
+from emu.commands.probe import LINUX_HAS_ASKED, PROBE, variants
 from emu.engine import Engine
+from emu.fuzz.campaign import REFERENCE
+from emu.fuzz.case import Case
+from emu.fuzz.guest import Store
+from emu.fuzz.mutate import mutated
+from emu.fuzz.worlds import Worlds
 from emu.memory import MiB, Region
 from emu.probe import groups
 from emu.probe import probe as probed
@@ -34,8 +41,10 @@ from emu.trap import TrapPath
 from firmware.dispatch import Firmware, configuration
 from firmware.hosts import host_named
 from guests import elf_path
+from guests.gallery import gallery
 from tests import initramfs
 from tests.flat import CODE, SCRATCH, machine_of, move32
+from tests.fuzzed import ANY_HOST, campaign_of, guest_of
 
 _ROUNDS: Final = 9
 _LOOPS: Final = 4_000
@@ -313,7 +322,42 @@ def restore() -> None:
     print()
 
 
-_BENCHMARKS: Final = {"trap": trap, "start": start, "linux": linux, "boot": boot, "probe": probe, "restore": restore}
+_SMALL_GUEST: Final = gallery()["G31"]
+_FUZZED: Final = 20_000
+_FUZZED_OF_LINUX: Final = 200
+
+
+def fuzz() -> None:
+    """Fuzz a small guest, and Linux to the end of its probing; CPU time of one core, everything included but the first boots."""
+    campaign_of(_SMALL_GUEST.elf, _SMALL_GUEST.machine, 1_000)
+    started = time.process_time()
+    short = campaign_of(_SMALL_GUEST.elf, _SMALL_GUEST.machine, 1_000).progress.executions
+    begun = time.process_time()
+    long = campaign_of(_SMALL_GUEST.elf, _SMALL_GUEST.machine, _FUZZED).progress.executions
+    seconds = (time.process_time() - begun) - (begun - started)
+    print(f"fuzz, a small guest: {(long - short) / seconds:,.0f} executions/s")
+    if not _KERNEL.exists():
+        print("fuzz, Linux: needs `make kernels`\n")
+        return
+    guest, store = guest_of(_KERNEL, "-smp 1 -append earlycon", until=f"console:{LINUX_HAS_ASKED.decode()}"), Store()
+    store.add(_KERNEL.read_bytes())
+    worlds = Worlds(guest, REFERENCE, store.paths, careful=False)
+    profile = tuple(Counter(call.function for call in worlds.reference.calls if call.function is not None).items())
+    draw, cases = Random(0), list[Case]()
+    while len(cases) < _FUZZED_OF_LINUX:
+        case = mutated(REFERENCE, profile, ANY_HOST, draw).case
+        if case.plain == REFERENCE and worlds.run(case) is not None:
+            cases.append(case)
+    started = time.process_time()
+    for case in cases:
+        execution = worlds.run(case)
+        assert execution is not None
+        worlds.suspects(case, execution)
+    rate = _FUZZED_OF_LINUX / (time.process_time() - started)
+    print(f"fuzz, Linux from its first call to the end of its probing: {rate:,.0f} executions/s\n")
+
+
+_BENCHMARKS: Final = {"trap": trap, "start": start, "linux": linux, "boot": boot, "probe": probe, "restore": restore, "fuzz": fuzz}
 
 
 def main(names: list[str]) -> int:

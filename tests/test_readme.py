@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -50,7 +51,7 @@ def test_commands_print_what_the_readme_shows(block: Block, capfd: pytest.Captur
         if ".cache/kernels" in command:
             real.kernel()
 
-        main(command.split())
+        main(shlex.split(command))
 
         captured = capfd.readouterr()
         printed = (captured.out + captured.err).replace("\r\n", "\n")
