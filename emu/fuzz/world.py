@@ -357,6 +357,7 @@ def _before_the_first_call(setup: Setup) -> _Before:
 
 
 ABORTED: Final = Execution(int(ExitCode.CRASH), "guest crash: the engine gave up at an instruction", 0, b"", b"", (), (), 0, False)
+_ENGINE_GIVES_UP: Final = (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
 _Plain = TypeVar("_Plain")
 
 
@@ -382,7 +383,7 @@ def _in_a_fork(work: Callable[[], _Plain], decoder: msgspec.msgpack.Decoder[_Pla
     with os.fdopen(reading, "rb") as pipe:
         text = pipe.read()
     _, status = os.waitpid(child, 0)
-    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGABRT:
+    if os.WIFSIGNALED(status) and os.WTERMSIG(status) in _ENGINE_GIVES_UP:
         return aborted
     assert status == 0, "a child died without a word"
     return decoder.decode(text)
