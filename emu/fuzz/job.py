@@ -174,8 +174,10 @@ class _Doing:
             return
         is_legal = self._worlds.is_legal(case, execution)
         for suspect in self._worlds.suspects(case, execution):
-            if not self._is_known((*suspect.cause, is_legal)):
+            key = (*suspect.cause, is_legal)
+            if not self._is_known(key):
                 self._keep(*self._minimal(case, execution, suspect, parent))
+                self._known.add(key)  # that it comes down to something else is known now
 
     def _run(self, case: Case, parent: int | None, how: str) -> Execution | None:
         execution = self._worlds.run(case)
