@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final, NamedTuple
 
-from emu.symbols import printable
+from emu.printable import printable
 
 # Every digit is in some name and keeps its own code, so these ten tokens stand in a row in every table.
 _DIGITS: Final = b"".join(b"%d\0" % digit for digit in range(10))

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from emu import elf
 from emu.loader import MAX_ELF_BYTES, File, Stored, read_file
+from emu.printable import printable
 from firmware.errors import InputError
 
 if TYPE_CHECKING:
@@ -173,12 +174,6 @@ class _Table:
         if index < 0 or address >= self._symbols[index].end:
             return None
         return self._symbols[index].name, address - self._symbols[index].start
-
-
-def printable(name: bytes) -> str:
-    """Spell a name for a terminal: whatever is not plain text is escaped."""
-    text = name.decode("utf-8", "backslashreplace")
-    return text if text.isprintable() else ascii(text)[1:-1]
 
 
 # ---- lists

@@ -32,7 +32,7 @@ _MOST_OF_LINUX: Final = 4_000_000_000
 _MOST_CALLS: Final = 20_000
 _MOST_JOBS: Final = 64
 _CASES_A_JOB: Final = 512
-_KERNEL_CASES_A_JOB: Final = 8
+_KERNEL_CASES_A_JOB: Final = 4
 _CPUS: Final = "2"  # who has one CPU calls no CPU_ON
 _DEFAULT_TIME: Final = "60s"
 

@@ -8,6 +8,7 @@ from typing import Final
 
 from emu.commands import Command
 from emu.outcome import ExitCode
+from emu.printable import printable_text
 from emu.replay import Replay
 from firmware.errors import UserError
 
@@ -47,12 +48,12 @@ def _trace(options: argparse.Namespace) -> int:
 def _finding(options: argparse.Namespace) -> int:
     from emu.fuzz.again import again  # noqa: PLC0415  with all that a trace does not need
     from emu.fuzz.files import read_finding  # noqa: PLC0415
-    from emu.fuzz.texts import again_as_text, printable  # noqa: PLC0415
+    from emu.fuzz.texts import again_as_text  # noqa: PLC0415
 
     written = read_finding(options.trace)
     result = again(written, {name: getattr(options, name) for name in _FILES if getattr(options, name) is not None})
     for line in again_as_text(written, result):
-        print(printable(line))
+        print(printable_text(line))
     return ExitCode.CHECK_FAILED if result.differences else ExitCode.OK
 
 

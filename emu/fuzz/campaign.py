@@ -3,7 +3,7 @@
 1. A round's jobs depend on the rounds before it and on the seed, and on nothing else; their results are taken in the jobs' order. So the
    same seed gives the same corpus and findings over any number of workers, and a run that is longer begins as the shorter one.
 2. The reference is PSCI 0.2 of host spec; where the guest is not right there, the plain firmware on which it fares best.
-3. A run may take twenty times what the reference's takes: what takes more hangs.
+3. A run may take twenty times what the reference's takes, but no more than some seconds longer: what takes more hangs.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ _JOBS_A_ROUND: Final = 8
 _MOST_PARENTS: Final = 64
 _AS_LONG_AS: Final = 20
 _LEAST_INSNS: Final = 2_000_000
+_MOST_MORE_INSNS: Final = 200_000_000  # a kernel's hangs take seconds each
 _LEAST_CALLS: Final = 200
 _FINE: Final = (ExitCode.OK, ExitCode.RESET)
 
@@ -132,7 +133,8 @@ class Campaign:
     def _limit(self, usual: Sequence[Ran]) -> None:
         ended = [ran for ran in usual if ran.code not in (ExitCode.LIMIT, ExitCode.NO_PROGRESS)]
         if ended:
-            insns = max(_LEAST_INSNS, _AS_LONG_AS * max(ran.instructions for ran in ended))
+            usually = max(ran.instructions for ran in ended)
+            insns = max(_LEAST_INSNS, min(_AS_LONG_AS * usually, usually + _MOST_MORE_INSNS))
             calls = max(_LEAST_CALLS, _AS_LONG_AS * max(sum(count for _, count in ran.profile) for ran in ended))
             self._guest = self._guest._replace(max_insns=min(insns, self._guest.max_insns), max_calls=min(calls, self._guest.max_calls))
 

@@ -75,6 +75,7 @@ class Ran(NamedTuple):
 class Found(NamedTuple):
     """What a run was found guilty of, with the fewest things changed that show it.
 
+    calls   the last ones up to the one to blame, in words
     digest  SHA-256 of the whole run, in hex: calls with their registers and replies, console, end
     """
 
@@ -173,8 +174,10 @@ class _Doing:
             return
         is_legal = self._worlds.is_legal(case, execution)
         for suspect in self._worlds.suspects(case, execution):
-            if not self._is_known((*suspect.cause, is_legal)):
+            key = (*suspect.cause, is_legal)
+            if not self._is_known(key):
                 self._keep(*self._minimal(case, execution, suspect, parent))
+                self._known.add(key)  # that it comes down to something else is known now
 
     def _run(self, case: Case, parent: int | None, how: str) -> Execution | None:
         execution = self._worlds.run(case)
@@ -213,7 +216,6 @@ class _Doing:
             return
         self._known.add(key)
         trace = self._worlds.observe(case)
-        calls = () if trace is None else trace.calls[-_CALLS_SHOWN:]
         self._found.append(
             Found(
                 case=case,
@@ -222,7 +224,7 @@ class _Doing:
                 code=execution.code,
                 sentence=execution.sentence,
                 cpus_up=execution.cpus_up,
-                calls=tuple(f"cpu{call.vcpu} {call.conduit} {call.site}: {call.words}" for call in calls),
+                calls=() if trace is None else _led_to(trace, suspect.site),
                 digest=digest_of_run(trace),
             )
         )
@@ -231,6 +233,13 @@ class _Doing:
 def digest_of_run(trace: Trace | None) -> str:
     """Return the SHA-256 of a run, in hex; of one at which the engine aborted there is nothing."""
     return hashlib.sha256(msgspec.json.encode(trace)).hexdigest()
+
+
+def _led_to(trace: Trace, site: str) -> tuple[str, ...]:
+    """Spell the calls up to the last one from a call site, or to the end where there is none."""
+    last = next((at for at in reversed(range(len(trace.calls))) if str(trace.calls[at].site) == site), len(trace.calls) - 1)
+    shown = trace.calls[max(0, last + 1 - _CALLS_SHOWN) : last + 1]
+    return tuple(f"cpu{call.vcpu} {call.conduit} {call.site}: {call.words}" for call in shown)
 
 
 _CALLS_SHOWN: Final = 5

@@ -11,6 +11,7 @@ from emu.fuzz.files import Written
 from emu.fuzz.job import Found
 from emu.fuzz.judge import CRASH, DEADLOCK, HANG, LOST, RESULT
 from emu.lint.rules import RULES
+from emu.printable import printable_text
 
 _TITLES = {
     CRASH: "the guest crashes",
@@ -24,7 +25,7 @@ _RULES = {rule.id: rule for rule in RULES}
 
 def as_text(number: int, found: Found, path: Path | None) -> Iterator[str]:
     """Yield a finding in lines."""
-    return map(printable, _lines(number, found, path))
+    return map(printable_text, _lines(number, found, path))
 
 
 def _lines(number: int, found: Found, path: Path | None) -> Iterator[str]:
@@ -56,11 +57,6 @@ def again_as_text(written: Written, again: Again) -> Iterator[str]:
     yield from (f"differs   {difference}" for difference in again.differences)
     if not again.differences:
         yield "the same run, to the byte"
-
-
-def printable(text: str) -> str:
-    """Return a text that does nothing to a terminal: a guest's symbols, and a file's words, are anybody's."""
-    return text if text.isprintable() else "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
 
 
 def title(oracle: str) -> str:

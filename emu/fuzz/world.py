@@ -1,7 +1,7 @@
-"""A guest at the beginning of the turn in which it first calls: until then it can tell firmware apart by device tree and conduit alone.
+"""A guest at its first call: until then it can tell firmware apart by device tree and conduit alone.
 
 1. What looks the same until then is one world: it is booted once, and every case of it runs on from there. What follows is what a boot
-   from scratch would have given, to the nanosecond of virtual time; a seed is the schedule's from there on.
+   from scratch would have given, but that a turn begins with the call; a seed is the schedule's from there on.
 2. A run goes on in this process, from a checkpoint, where what was translated before need not be again. Where the engine aborts, it
    goes on in a fork.
 3. An `Execution` is a function of guest and case, but for its blocks: those that no earlier run has come to.
@@ -10,23 +10,20 @@
 from __future__ import annotations
 
 import dataclasses
-import faulthandler
-import gc
 import hashlib
 import marshal
-import os
 import re
-import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple
 
 import msgspec
 
 from emu.checkpoint import Checkpoint
 from emu.coverage import Coverage
 from emu.fuzz.case import Case, parse_at
+from emu.fuzz.forked import in_a_fork
 from emu.fuzz.legal import serves_correctly
 from emu.hosts import host_of
 from emu.lint.runs import Notes, run
@@ -35,6 +32,7 @@ from emu.machine import Machine
 from emu.migrate import destination_of
 from emu.observer import Observer
 from emu.outcome import ExitCode
+from emu.scheduler import SLICE_INSTRUCTIONS
 from emu.setup import Setup
 from emu.trap import Record
 from emu.words import parse_call_point, parse_version
@@ -200,8 +198,9 @@ class World:
         self._forks = forks
         self._observes = observes
         before = partial(_before_the_first_call, setup)
-        self._turns, self._silent = _in_a_fork(before, _BEFORE, _Before(0, ABORTED)) if forks else before()
-        self._stage = None if self._silent is not None else _Stage(setup, self._turns, coverage, forks=forks)
+        self._before = in_a_fork(before, _BEFORE, _Before(0, 0, ABORTED)) if forks else before()
+        self._silent = self._before.silent
+        self._stage = None if self._silent is not None else _Stage(setup, self._before, coverage, forks=forks)
         self._observed = self._stage if forks or observes else None
 
     def run(self, plain: Firmware, config: Config, case: Case) -> Execution:
@@ -217,28 +216,28 @@ class World:
             assert self._silent is not None
             return self._silent.trace
         if self._observed is None:
-            self._observed = _Stage(self._setup, self._turns, Coverage(), forks=False)  # of its own: nobody asks
+            self._observed = _Stage(self._setup, self._before, Coverage(), forks=False)  # of its own: nobody asks
         return self._run(self._observed, plain, config, case, observed=True).trace
 
     def _run(self, stage: _Stage, plain: Firmware, config: Config, case: Case, *, observed: bool) -> Execution:
         execute = partial(stage.run, plain, config, case, observed=observed)
-        return _in_a_fork(execute, _EXECUTION, ABORTED) if self._forks else execute()
+        return in_a_fork(execute, _EXECUTION, ABORTED) if self._forks else execute()
 
 
 class _Stage:
-    """A machine at that turn, and what puts it back there."""
+    """A machine at that call, and what puts it back there."""
 
-    def __init__(self, setup: Setup, turns: int, coverage: Coverage, *, forks: bool) -> None:
+    def __init__(self, setup: Setup, before: _Before, coverage: Coverage, *, forks: bool) -> None:
         self._coverage = coverage
         self._machine = machine = Machine(setup)
-        for _ in range(turns):
-            machine.step(None)
+        self._tally = _Tally(machine)
+        before.pass_on(machine)
+        self._said = bytes(self._tally.printed)
         machine.engine.cover(coverage)
         machine.board.symbols.read()
         self._state = machine.firmware.state()
         self._changes = Changes(setup.method)
         self._kept = None if forks else Checkpoint(machine)
-        self._tally = _Tally(machine)
         self._notes: Notes | None = None
 
     def run(self, plain: Firmware, config: Config, case: Case, *, observed: bool = False) -> Execution:
@@ -257,8 +256,10 @@ class _Stage:
         machine.clock.trap_ns = case.call_ns
         machine.trap_path.keep_calls(self._setup_calls)
         tally.forget()
+        tally.printed += self._said
         if self._notes is not None:
             self._notes.forget()
+            self._notes.printed += self._said
         if case.changes or case.moves:
             with firmwares.changing():
                 outcome = run(machine)
@@ -333,10 +334,18 @@ class _Silence(Notes):
 
 
 class _Before(NamedTuple):
-    """How many turns there are before the first call, and how the guest ended where it ended without one."""
+    """How many turns there are before the first call, and instructions of the next one; how the guest ended where it ended without one."""
 
     turns: int
+    instructions: int
     silent: Execution | None
+
+    def pass_on(self, machine: Machine) -> None:
+        """Let a machine come to its first call, and not make it."""
+        for _ in range(self.turns):
+            machine.step(None)
+        if self.instructions:
+            machine.step(self.instructions)
 
 
 def _before_the_first_call(setup: Setup) -> _Before:
@@ -347,45 +356,28 @@ def _before_the_first_call(setup: Setup) -> _Before:
     while True:
         outcome = machine.step(None)
         if machine.clock.traps:
-            return _Before(turns, None)
+            return _Before(turns, _instructions_before_the_first_call(setup, turns), None)
         if outcome is not None:
             trace = notes.trace("", outcome)
             console = trace.console.encode()[-_KEPT_CONSOLE_BYTES:]
             silent = Execution(trace.code, trace.sentence, trace.cpus_up, console, b"", (), (), machine.instructions, False, trace)
-            return _Before(turns, silent)
+            return _Before(turns, 0, silent)
         turns += 1
 
 
+def _instructions_before_the_first_call(setup: Setup, turns: int) -> int:
+    machine = Machine(setup)
+    _Before(turns, 0, None).pass_on(machine)
+    kept, some, too_many = Checkpoint(machine), 0, SLICE_INSTRUCTIONS + 1
+    while some + 1 < too_many:
+        tried = (some + too_many) // 2
+        machine.step(tried)
+        some, too_many = (some, tried) if machine.clock.traps else (tried, too_many)
+        kept.restore()
+    return some
+
+
 ABORTED: Final = Execution(int(ExitCode.CRASH), "guest crash: the engine gave up at an instruction", 0, b"", b"", (), (), 0, False)
-_Plain = TypeVar("_Plain")
-
-
-def _in_a_fork(work: Callable[[], _Plain], decoder: msgspec.msgpack.Decoder[_Plain], aborted: _Plain) -> _Plain:
-    """Return what comes of some work in a fork; `aborted`, where the engine aborts the process."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if not child:
-        code = 1
-        try:
-            gc.disable()  # a collection writes to every object, and each such page would be copied
-            os.close(reading)
-            silence = os.open(os.devnull, os.O_WRONLY)
-            for number in (1, 2):
-                os.dup2(silence, number)  # the engine's own words where it aborts
-            faulthandler.disable()
-            with os.fdopen(writing, "wb") as pipe:
-                pipe.write(msgspec.msgpack.encode(work()))
-            code = 0
-        finally:
-            os._exit(code)
-    os.close(writing)
-    with os.fdopen(reading, "rb") as pipe:
-        text = pipe.read()
-    _, status = os.waitpid(child, 0)
-    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGABRT:
-        return aborted
-    assert status == 0, "a child died without a word"
-    return decoder.decode(text)
 
 
 _EXECUTION: Final = msgspec.msgpack.Decoder(Execution)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from emu import elf
-from emu.symbols import printable
+from emu.printable import printable
 
 _MOST_DEBUG_BYTES: Final = 64 << 20
 _MOST_LINE_BYTES: Final = 4 << 20  # a line a byte, at worst

@@ -1,4 +1,4 @@
-"""A run from the turn of the first call is the run that a boot gives: in this process, in a fork, and as `psci-emu run` does it."""
+"""A run from the first call on is the run that a boot gives: in this process, in a fork, and as `psci-emu run` does it."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from emu.lint.runs import Runner
 from emu.options import Parser, whole_words
 
 # More than any guest of the gallery takes that ends by itself.
-_ENOUGH: Final = "400000"
+_ENOUGH: Final = "5000000"
 
 
 def lint_guest(
