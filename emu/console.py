@@ -6,7 +6,8 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from emu.devices.pl011 import Pl011
+from emu.devices.pl011 import FR_IDLE, INT_TX, Pl011
+from emu.teletype import Teletype
 
 # How much of the console a regular expression sees: its end.
 _TAIL_BYTES: Final = 1 << 16
@@ -25,15 +26,43 @@ class Console:
     """
 
     def __init__(self, output: Callable[[bytes], object], typed: Callable[[int], bytes]) -> None:
-        self.uart = Pl011()
+        self.front = Teletype()
         self.printed_bytes = 0
         self.matched = False
         self._output = output
         self._typed = typed
+        self._changes = 0  # of the UART, behind everybody's back
+        self.uart = Pl011()
         self._until: re.Pattern[bytes] | None = None
         self._tail = b""
         self._last = b""
         self.kept = b""
+
+    @property
+    def uart(self) -> Pl011:
+        """The UART as it is, what its front has noted included."""
+        text = self.front.take()
+        if text:
+            self._uart.send(text)
+            self._changes += 1
+        return self._uart
+
+    @uart.setter
+    def uart(self, uart: Pl011) -> None:
+        self.front.take()  # which was the other one's
+        self._uart = uart
+        self.accessed()
+
+    @property
+    def changes(self) -> int:
+        """How often it was changed without an access that anybody saw."""
+        _ = self.uart
+        return self._changes
+
+    def accessed(self) -> None:
+        """Tell the UART's front what it may do, after an access."""
+        uart = self._uart
+        self.front.serve(FR_IDLE if self._typed is nobody and not uart.rx else 0, notes=not uart.imsc & INT_TX)
 
     @property
     def at_line_start(self) -> bool:

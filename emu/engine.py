@@ -44,6 +44,7 @@ from emu.registers import (
 from emu.sieve import served
 from emu.stage2 import TABLES, VTCR, VTTBR, Stage2
 from emu.syndrome import Syndrome, daif_syndrome
+from emu.teletype import Teletype
 from emu.unicorn import Context, check, library
 from firmware.abi import ENTRY_PSTATE
 
@@ -214,8 +215,13 @@ class Engine:
         self.forget(page, PAGE_BYTES)
         self.set_system_register(SCTLR_EL1, sctlr)
 
-    def map_device(self, region: Region, read: Callable[[int, int], int], write: Callable[[int, int, int], None]) -> None:
-        """Route accesses of 1, 2 or 4 bytes to read(offset, size) and write(offset, size, value); 8 bytes come as two halves."""
+    def map_device(
+        self, region: Region, read: Callable[[int, int], int], write: Callable[[int, int, int], None], front: Teletype | None = None
+    ) -> None:
+        """Route accesses of 1, 2 or 4 bytes to read(offset, size) and write(offset, size, value); 8 bytes come as two halves.
+
+        front  what answers some of them before they come to Python
+        """
 
         def on_read(_uc: int, offset: int, size: int, _user: int) -> int:
             try:
@@ -232,8 +238,13 @@ class Engine:
 
         reader, writer = _MMIO_READ(on_read), _MMIO_WRITE(on_write)
         self._keep += (reader, writer)
+        first: tuple[Any, Any] = (reader, writer)
+        argument = None
+        if front is not None:
+            self._keep.append(front)
+            first, argument = front.in_front_of(reader, writer), front.argument
         base, size = ctypes.c_uint64(region.base), ctypes.c_size_t(region.size_bytes)
-        check(library.uc_mmio_map(self.handle, base, size, reader, None, writer, None))
+        check(library.uc_mmio_map(self.handle, base, size, first[0], argument, first[1], argument))
 
     def flush_translations(self) -> None:
         """Forget translated code: needed after the host wrote to memory that may hold some."""

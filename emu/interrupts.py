@@ -115,6 +115,7 @@ class Interrupts:
         def read(offset: int, size_bytes: int) -> int:
             self.accesses += 1
             value = console.read(offset, size_bytes)
+            console.accessed()
             if console.uart.irq is not self._uart_level:
                 self.watch()
             return value
@@ -123,10 +124,11 @@ class Interrupts:
             self.accesses += 1
             uart = console.uart
             uart.write(offset, size_bytes, value)
+            console.accessed()
             if uart.irq is not self._uart_level:
                 self.watch()
 
-        self._engine.map_device(memory.UART, read, write)
+        self._engine.map_device(memory.UART, read, write, console.front)
 
     @property
     def controller(self) -> Controller | None:
@@ -168,7 +170,7 @@ class Interrupts:
 
     @property
     def _all_changes(self) -> int:
-        return self.accesses + self._changes
+        return self._board.console.changes + self.accesses + self._changes
 
     def reset_vcpu(self, index: int) -> None:
         """Reset what a core's reset resets of its CPU interface."""

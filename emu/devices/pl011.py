@@ -31,7 +31,7 @@ DMACR: Final = 0x048
 FR_RXFE: Final = 1 << 4
 FR_RXFF: Final = 1 << 6
 FR_TXFE: Final = 1 << 7
-_FR_IDLE: Final = FR_TXFE | FR_RXFE
+FR_IDLE: Final = FR_TXFE | FR_RXFE
 LCR_H_FEN: Final = 1 << 4
 INT_RX: Final = 1 << 4
 INT_TX: Final = 1 << 5
@@ -94,6 +94,12 @@ class Pl011:
         self.rx += accepted
         return len(accepted)
 
+    def send(self, text: bytes) -> None:
+        """Send characters as writes of DR do."""
+        self.tx += text
+        # The transmitter is never busy, so its FIFO falls to the trigger level at once.
+        self.ris |= INT_TX
+
     def drain(self) -> bytes:
         """Take what the guest has sent since the last call."""
         sent = bytes(self.tx)
@@ -103,7 +109,7 @@ class Pl011:
     def read(self, offset: int, size_bytes: int) -> int:
         """Read 1, 2 or 4 bytes; unknown offsets read 0."""
         if offset == FR:  # before every character, and again
-            return (FR_TXFE if self.rx else _FR_IDLE) | (FR_RXFF if self.rx and len(self.rx) >= self.depth else 0)
+            return (FR_TXFE if self.rx else FR_IDLE) | (FR_RXFF if self.rx and len(self.rx) >= self.depth else 0)
         lane = offset & 3
         register = self._read(offset & ~3, consume=lane == 0)
         return register >> 8 * lane & (1 << 8 * size_bytes) - 1
@@ -112,9 +118,7 @@ class Pl011:
         """Write 1, 2 or 4 bytes; unknown and read-only offsets, and a register's upper byte lanes alone, ignore it."""
         value &= (1 << 8 * size_bytes) - 1
         if offset == DR:
-            self.tx.append(value & 0xFF)
-            # The transmitter is never busy, so its FIFO falls to the trigger level at once.
-            self.ris |= INT_TX
+            self.send(bytes((value & 0xFF,)))
         elif offset == ICR:
             self.ris &= ~value
         elif offset in _KEPT:

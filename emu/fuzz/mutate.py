@@ -135,14 +135,14 @@ def _compatible(case: Case, _profile: Profile, _choice: Choice, draw: Random) ->
 
 
 _Change = Callable[[Case, Profile, Choice, Random], Case]
-# As often as it stands here: what needs another boot of the guest is rare.
+# As often as it stands here: what needs another boot of the guest, or takes longer, is rare.
 _CHANGES: Final[tuple[tuple[str, _Change], ...]] = (
-    *(("faults", _fault),) * 10,
-    *(("host", _host),) * 3,
-    *(("version", _version),) * 2,
-    *(("without", _without),) * 3,
-    *(("seed", _seed),) * 3,
-    *(("call_ns", _call_ns),) * 2,
+    *(("faults", _fault),) * 14,
+    *(("host", _host),) * 4,
+    *(("version", _version),) * 3,
+    *(("without", _without),) * 4,
+    *(("seed", _seed),) * 4,
+    *(("call_ns", _call_ns),) * 3,
     ("version change", _change),
     ("move", _move),
     ("conduit", _conduit),

@@ -420,6 +420,7 @@ def test_a_mistake_in_a_device_stops_the_run(bench: Bench, monkeypatch: pytest.M
         raise LookupError("ours")
 
     monkeypatch.setattr(type(machine.console.uart), "write", fails)
+    machine.console.front.serve(0, notes=False)
 
     with pytest.raises(LookupError, match="ours"):
         machine.run()
