@@ -323,7 +323,7 @@ def restore() -> None:
 
 
 _SMALL_GUEST: Final = gallery()["G31"]
-_FUZZED: Final = 20_000
+_FUZZED: Final = 60_000
 _CASES_A_JOB: Final = 512  # as the command's
 _FUZZED_OF_LINUX: Final = 200
 
