@@ -16,11 +16,10 @@ from __future__ import annotations
 import ctypes
 import mmap
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from emu import unicorn
 from emu.budget import BLOCK, Budget
-from emu.coverage import Coverage
 from emu.memory import PAGE_BYTES, Region
 from emu.registers import (
     CNTHCTL_EL2,
@@ -44,9 +43,12 @@ from emu.registers import (
 from emu.sieve import served
 from emu.stage2 import TABLES, VTCR, VTTBR, Stage2
 from emu.syndrome import Syndrome, daif_syndrome
-from emu.teletype import Teletype
 from emu.unicorn import Context, check, library
 from firmware.abi import ENTRY_PSTATE
+
+if TYPE_CHECKING:
+    from emu.coverage import Coverage
+    from emu.teletype import Teletype
 
 _SCR: Final = 0x501 | 3 << 16  # SCR_EL3: non-secure, HVC enabled, EL2 is AArch64, pointer authentication is EL1's own (APK, API)
 # HCR_EL2: EL1 is AArch64; WFI traps, so that a stop and a wait cannot be confused; pointer authentication is EL1's own (APK, API).

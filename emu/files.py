@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 from firmware.errors import UserError
+
+# Options of a machine that name a file.
+OF_A_MACHINE: Final = ("kernel", "bios", "initrd", "dtb", "symbols")
 
 
 def protect(inputs: Mapping[str, Path | None], outputs: Mapping[str, Path | None]) -> None:

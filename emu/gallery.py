@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 from emu.commands.run import add_firmware_options, add_machine_options, setup_of
 from emu.machine import Machine
 from emu.options import Parser, whole_words
-from emu.outcome import ExitCode
+from emu.outcome import WELL
 from emu.setup import Setup
 from guests.gallery import GalleryGuest, located
 
@@ -27,7 +27,7 @@ class Ran(NamedTuple):
     @property
     def failed(self) -> bool:
         """Whether the guest, and not its host's VMM, came to grief."""
-        return self.code not in (ExitCode.OK, ExitCode.RESET)
+        return self.code not in WELL
 
     @property
     def showed_nothing(self) -> bool:

@@ -17,6 +17,11 @@ def host_of(name: str) -> Host:
     return read_host(Path(name))
 
 
+def versions_of(host: Host) -> tuple[str, ...]:
+    """Return the PSCI versions that a host offers, in words; 0.1 comes first."""
+    return tuple(dict.fromkeys([*(["0.1"] if host.offers_0_1 else []), *map(str, host.versions)]))
+
+
 def remark_on(host: Host) -> str | None:
     """Say what of a host is unknown, and what a guest gets there, or None."""
     if not host.unknown_columns:

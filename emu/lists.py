@@ -23,6 +23,11 @@ from guests.gallery import GalleryGuest, gallery, gallery_guest, located
 _WIDE = 200
 
 
+def counted(number: int, what: str) -> str:
+    """Spell how many there are of something whose plural takes an s."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def show(*columns: str, rows: Sequence[tuple[str, ...]]) -> None:
     """Print an aligned table; plain and unfolded when piped."""
     is_terminal = sys.stdout is not None and sys.stdout.isatty()

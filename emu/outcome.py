@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 
 class ExitCode(enum.IntEnum):
@@ -21,6 +21,10 @@ class ExitCode(enum.IntEnum):
     LIMIT = 124
     OURS = 125
     INTERRUPTED = 130
+
+
+# How a run ends where the guest came to no grief: at a reset it is its host's VMM that ends.
+WELL: Final = (ExitCode.OK, ExitCode.RESET)
 
 
 class Outcome(NamedTuple):

@@ -143,7 +143,8 @@ class _Fork:
         return [self._findings[position] for position in range(len(self._group))]
 
     def _split(self) -> None:
-        self._machine.board.symbols.read()
+        if len(self._machine.vcpus) > 1:  # each child names an entry point, and would read all names for it
+            self._machine.board.symbols.read()
         for position, variant in enumerate(self._group):
             while len(self._children) >= self._jobs:
                 self._collect(next(iter(self._children)))

@@ -96,7 +96,6 @@ class Symbols:
     def read(self) -> None:
         """Read the names now rather than when they are first asked for: whoever forks has them once."""
         self.resolve(0)
-        _ = self._table if self._image is None else self._kallsyms
 
     def caller(self, pc: int, lr: int, fp: int, read: Callable[[int, int], bytes | None]) -> int:
         """Return where a call comes from: pc, or what called it where that is a function that does nothing but make calls.

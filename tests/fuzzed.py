@@ -14,13 +14,12 @@ from emu.fuzz.job import Found
 from emu.fuzz.mutate import Choice
 from emu.fuzz.workers import Source, Workers
 from emu.fuzz.worlds import Worlds
+from emu.hosts import versions_of
 from firmware.hosts import HOSTS
 
 MOST_INSTRUCTIONS: Final = 20_000_000
 MOST_CALLS: Final = 20_000
-ANY_HOST: Final = Choice(
-    tuple((name, (*(("0.1",) if host.offers_0_1 else ()), *map(str, host.versions))) for name, host in HOSTS.items()),
-)
+ANY_HOST: Final = Choice(tuple((name, versions_of(host)) for name, host in HOSTS.items()))
 
 
 class Here(Executor):

@@ -18,13 +18,14 @@ from emu.commands.run import add_machine_options
 from emu.fuzz.campaign import REFERENCE, Campaign
 from emu.fuzz.files import Folder, cases_in
 from emu.fuzz.guest import Guest, digest_of, machine_words, read_files
+from emu.fuzz.judge import DEADLOCK, HANG
 from emu.fuzz.mutate import Choice
 from emu.fuzz.texts import as_text, progress_line, summary
 from emu.fuzz.workers import Workers, cluster, processes
+from emu.hosts import versions_of
 from emu.machine import Machine
 from emu.outcome import ExitCode
 from firmware.errors import UserError
-from firmware.host import Host
 from firmware.hosts import HOSTS, host_named
 
 _MOST_INSTRUCTIONS: Final = 20_000_000
@@ -157,7 +158,7 @@ def _to_the_end() -> Iterator[None]:
 
 def _stats(campaign: Campaign, seconds: float) -> dict[str, object]:
     progress = campaign.progress
-    hangs = sum(found.suspect.oracle in ("hang", "deadlock") for found in progress.found.values())
+    hangs = sum(found.suspect.oracle in (HANG, DEADLOCK) for found in progress.found.values())
     return {
         "run_time": round(seconds),
         "execs_done": progress.executions,
@@ -187,11 +188,7 @@ def _choice(options: argparse.Namespace) -> Choice:
     hosts = list(HOSTS.values()) if options.hosts == "all" else [host_named(name) for name in dict.fromkeys(options.hosts.split(","))]
     if options.conduit not in (None, "hvc", "smc"):
         raise UserError(f"--conduit {options.conduit!r}: hvc or smc")
-    return Choice(tuple((host.name, _versions(host)) for host in hosts), options.conduit)
-
-
-def _versions(host: Host) -> tuple[str, ...]:
-    return tuple(dict.fromkeys([*(["0.1"] if host.offers_0_1 else []), *map(str, host.versions)]))
+    return Choice(tuple((host.name, versions_of(host)) for host in hosts), options.conduit)
 
 
 @contextmanager

@@ -22,9 +22,9 @@ from emu.lint.recorded import not_judged, read_trace
 from emu.lint.rules import Rule, rules_without
 from emu.lint.runs import Runner
 from emu.lint.sarif import as_sarif
-from emu.lint.texts import as_json, as_text, counted, run_as_json, wants_broken
+from emu.lint.texts import as_json, as_text, run_as_json, wants_broken
 from emu.lint.trace import Trace
-from emu.lists import show
+from emu.lists import counted, show
 from emu.loader import MAX_ELF_BYTES, read_file
 from emu.outcome import ExitCode
 from emu.symbols import Symbols

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from emu import words
 from emu.commands import Command
-from emu.hosts import host_of
-from emu.lists import show
+from emu.hosts import host_of, versions_of
+from emu.lists import counted, show
 from emu.memory import DEFAULT_RAM_BYTES, parse_size
 from emu.outcome import ExitCode
 from emu.probe import Finding, Variant, first_divergence, groups, probe
@@ -111,9 +111,9 @@ def is_linux(kernel: Path) -> bool:
 
 
 def _versions(host: Host, text: str) -> list[str]:
-    offered = (["0.1"] if host.offers_0_1 else []) + [str(version) for version in host.versions]
+    offered = list(versions_of(host))
     if text == "all":
-        return list(dict.fromkeys(offered))
+        return offered
     if text == "default":
         return [str(host.latest)]
     asked = [str(words.parse_version(part)) for part in text.split(",")]
@@ -149,13 +149,9 @@ def _tell(finding: Finding) -> None:
 
 
 def _summary(findings: list[Finding], boots: int) -> None:
-    print(f"\n{_count(len(findings), 'firmware')}, {_count(boots, 'boot')}")
+    print(f"\n{counted(len(findings), 'firmware')}, {counted(boots, 'boot')}")
     rows = [(each.host, each.psci, str(len(each.calls)), str(each.cpus_up), str(each.code), each.sentence) for each in findings]
     show("host", "PSCI", "calls", "CPUs up", "code", "how it ended", rows=rows)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 PROBE = Command(_add_options, _probe)

@@ -10,7 +10,7 @@ from pathlib import Path
 from emu import words
 from emu.commands import Command
 from emu.engine import CPU_MODELS
-from emu.files import protect, write
+from emu.files import OF_A_MACHINE, protect, write
 from emu.machine import Machine
 from emu.memory import DEFAULT_RAM_BYTES, parse_size
 from emu.outcome import ExitCode, Outcome
@@ -18,8 +18,6 @@ from emu.session import add_session_options, session
 from emu.setup import DEFAULT_CPU, Choices, Setup, make, with_idle_states
 from emu.words import CallPoint
 from firmware.errors import UserError
-
-_FILES = ("kernel", "bios", "initrd", "dtb", "symbols")
 
 
 def add_firmware_options(parser: argparse.ArgumentParser) -> None:
@@ -96,7 +94,7 @@ def run_to(machine: Machine, point: CallPoint | re.Pattern[bytes]) -> Outcome:
 
 def inputs(options: argparse.Namespace) -> dict[str, Path | None]:
     """Name the files that a machine is started from."""
-    return {f"-{name}": getattr(options, name) for name in _FILES}
+    return {f"-{name}": getattr(options, name) for name in OF_A_MACHINE}
 
 
 def setup_of(options: argparse.Namespace, *, may_dump: bool = False) -> Setup:

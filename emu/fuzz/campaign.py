@@ -18,7 +18,7 @@ from emu.fuzz.guest import Guest
 from emu.fuzz.job import Found, Job, Parent, Ran, Result
 from emu.fuzz.mutate import Choice, Profile, single
 from emu.fuzz.workers import Workers
-from emu.outcome import ExitCode
+from emu.outcome import WELL, ExitCode
 
 REFERENCE: Final = Case("spec", "0.2")
 NEWEST: Final = Case("spec", "1.3")
@@ -28,7 +28,6 @@ _AS_LONG_AS: Final = 20
 _LEAST_INSNS: Final = 2_000_000
 _MOST_MORE_INSNS: Final = 200_000_000  # a kernel's hangs take seconds each
 _LEAST_CALLS: Final = 200
-_FINE: Final = (ExitCode.OK, ExitCode.RESET)
 
 
 class Entry(NamedTuple):
@@ -113,11 +112,11 @@ class Campaign:
     def _begin(self, plain: Sequence[Case], newest: Case) -> dict[Case, Profile]:
         """Find the reference, and how long a run may take; return what the guest calls there and on the newest firmware."""
         usual = self._run_plainly([REFERENCE])
-        if any(ran.code in _FINE for ran in usual):
+        if any(ran.code in WELL for ran in usual):
             self._limit(usual)
         else:  # how long it takes to be wrong there says nothing about how long it takes to be right
             usual = self._run_plainly(plain) or usual
-            best = min(usual, key=lambda ran: (ran.case.psci == "0.1", ran.code not in _FINE, -ran.cpus_up))
+            best = min(usual, key=lambda ran: (ran.case.psci == "0.1", ran.code not in WELL, -ran.cpus_up))
             self.progress.reference = best.case
             self._limit([best])
         ran = usual + self._run_plainly([case for case in (self.progress.reference, newest) if case not in {each.case for each in usual}])

@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from emu.faultwords import parse_fault
+from emu.files import OF_A_MACHINE
 from emu.fuzz.campaign import Entry
 from emu.fuzz.case import Case, parse_at
-from emu.fuzz.guest import FILES, Guest, check_machine_words
+from emu.fuzz.guest import Guest, check_machine_words
 from emu.fuzz.job import Found
 from emu.fuzz.judge import DEADLOCK, HANG, Suspect
 from emu.fuzz.mutate import MOST_SEED
@@ -247,8 +248,8 @@ def _guest(path: Path, table: Mapping[str, Any]) -> tuple[Guest, dict[str, Path]
         fields = _fields(path, "files", {"files": entry}, {"option": str, "path": str, "sha256": str})
         if not _SHA256.fullmatch(fields["sha256"]):
             raise InputError(f"{path}: files.sha256 {fields['sha256']!r} is not 64 hexadecimal digits")
-        if fields["option"] not in FILES or fields["option"] in paths:
-            raise InputError(f"{path}: files.option {fields['option']!r} is not one of {', '.join(FILES)}, each once at most")
+        if fields["option"] not in OF_A_MACHINE or fields["option"] in paths:
+            raise InputError(f"{path}: files.option {fields['option']!r} is not one of {', '.join(OF_A_MACHINE)}, each once at most")
         files.append((fields["option"], fields["sha256"]))
         paths[fields["option"]] = Path(fields["path"])
     return Guest(words, conduit, tuple(files), until, limits[0], limits[1]), paths

@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import IO, Final, NamedTuple
 
 from emu.commands.run import add_firmware_options, add_machine_options, setup_of
+from emu.files import OF_A_MACHINE
 from emu.fuzz.case import Case
 from emu.loader import MAX_ELF_BYTES, read_file
 from emu.options import Parser, whole_words
 from emu.setup import Setup
 from emu.words import parse_until
 from firmware.errors import UserError
-
-FILES: Final = ("kernel", "bios", "initrd", "dtb", "symbols")
 
 
 class Guest(NamedTuple):
@@ -68,7 +67,7 @@ class Guest(NamedTuple):
 
 def read_files(options: argparse.Namespace) -> dict[str, bytes]:
     """Return the content of the files that the machine's options name; raise InputError for one that cannot be read."""
-    named = ((name, getattr(options, name)) for name in FILES)
+    named = ((name, getattr(options, name)) for name in OF_A_MACHINE)
     return {name: read_file(path, MAX_ELF_BYTES).content for name, path in named if path is not None}
 
 

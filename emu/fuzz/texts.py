@@ -11,6 +11,7 @@ from emu.fuzz.files import Written
 from emu.fuzz.job import Found
 from emu.fuzz.judge import CRASH, DEADLOCK, HANG, LOST, RESULT
 from emu.lint.rules import RULES
+from emu.lists import counted
 from emu.printable import printable_text
 
 _TITLES = {
@@ -88,14 +89,10 @@ def summary(progress: Progress) -> Iterator[str]:
     if not progress.corpus:
         yield "the guest makes no call: there was no reply to change"
     if legal:
-        yield f"{_counted(legal, 'bug')}: what the guest does wrong on firmware that is correct"
+        yield f"{counted(legal, 'bug')}: what the guest does wrong on firmware that is correct"
     else:
         yield "no bug: the guest was right on all firmware that is correct"
     if broken:
-        yield f"{_counted(broken, 'robustness finding')}: what it does wrong on firmware that is broken"
+        yield f"{counted(broken, 'robustness finding')}: what it does wrong on firmware that is broken"
     else:
         yield "no robustness finding: it was right on firmware that is broken too"
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -254,7 +254,7 @@ class _Stage:
             machine.setup = dataclasses.replace(machine.setup, seed=case.seed)
         machine.scheduler.draw_anew(case.seed)
         machine.clock.trap_ns = case.call_ns
-        machine.trap_path.keep_calls(self._setup_calls)
+        machine.trap_path.keep_calls(machine.setup.max_calls or 0)
         tally.forget()
         tally.printed += self._said
         if self._notes is not None:
@@ -277,10 +277,6 @@ class _Stage:
             harmful=firmwares.harmful,
             trace=None if self._notes is None else self._notes.trace(str(case), outcome),
         )
-
-    @property
-    def _setup_calls(self) -> int:
-        return self._machine.setup.max_calls or 0
 
     def _profile(self) -> tuple[tuple[str, int], ...]:
         names, mask = self._machine.trap_path.names, self._machine.config.host.function_id_mask

@@ -66,10 +66,6 @@ def run_as_json(trace: Trace) -> dict[str, Any]:
     }
 
 
-def counted(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
-
-
 def wants_broken(rule: Rule) -> bool:
     """Say whether what shows a rule is run with --broken alone."""
     broken = {probe.name for probe in PROBES if probe.broken}

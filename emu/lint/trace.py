@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from emu import blob
-from emu.outcome import ExitCode
+from emu.outcome import WELL
 from firmware.abi import AFFINITY_MASK, FAST_CALL, MASK32, OWNER_MASK, OWNER_SHIFT, SMC64, Version
 from firmware.faults import as_code
 
@@ -105,7 +105,7 @@ class Trace:
     @property
     def failed(self) -> bool:
         """Whether the guest, and not its host's VMM, came to grief."""
-        return self.code not in (ExitCode.OK, ExitCode.RESET)
+        return self.code not in WELL
 
     @property
     def outcome(self) -> tuple[bool, int]:

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import Executor, Future
 from pathlib import Path
 from random import Random
-from typing import Any, Final
+from typing import Final
 
+from emu.fuzz.campaign import REFERENCE
 from emu.fuzz.case import Case
 from emu.fuzz.guest import Guest, Store, digest_of
-from emu.fuzz.mutate import Choice, mutated
+from emu.fuzz.mutate import mutated
 from emu.fuzz.workers import Source
 from emu.fuzz.worlds import Worlds
-from firmware.hosts import HOSTS
+from tests.fuzzed import ANY_HOST, Here
 
-REFERENCE: Final = Case("spec", "0.2")
-ALL_HOSTS: Final = Choice(
-    tuple((name, (*(("0.1",) if host.offers_0_1 else ()), *map(str, host.versions))) for name, host in HOSTS.items()),
-)
 ENOUGH_INSTRUCTIONS: Final = 300_000
 ENOUGH_CALLS: Final = 300
 
@@ -49,23 +44,11 @@ def drawn(worlds: Worlds, count: int, seed: int) -> list[Case]:
     cases: list[Case] = []
     for _ in range(count):
         parent, profile = draw.choice(parents)
-        case = mutated(parent, profile, ALL_HOSTS, draw).case
+        case = mutated(parent, profile, ANY_HOST, draw).case
         cases.append(case)
         parents.append((case, profile))
     return cases
 
 
-class Inline(Executor):
-    """Do each job at once, in this process."""
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except Exception as error:
-            future.set_exception(error)
-        return future
-
-
 def inline(width: int = 1) -> Source:
-    return Source(Inline, lambda executor: executor.shutdown(), width)
+    return Source(Here, lambda executor: executor.shutdown(), width)

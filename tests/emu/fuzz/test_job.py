@@ -10,13 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from emu.fuzz.campaign import REFERENCE
 from emu.fuzz.case import Case
 from emu.fuzz.guest import digest_of
 from emu.fuzz.job import Job, Lacks, Parent, Result, _worker, work
 from emu.fuzz.mutate import Choice
 from guests import elf_path
-from tests.emu.fuzz.fuzzing import ALL_HOSTS, REFERENCE, Subject
+from tests.emu.fuzz.fuzzing import Subject
 from tests.emu.programs import AFFINITY_INFO, PSCI_VERSION, UDF, Bench, Label, Part, call, exits, mrs, off, tbnz
+from tests.fuzzed import ANY_HOST
 
 FAULTY = REFERENCE._replace(faults=("PSCI_VERSION: x0=NOT_SUPPORTED",))
 
@@ -37,7 +39,7 @@ def fresh_process() -> Iterator[Executor]:
 def rendezvous(**changes: object) -> Job:
     """Return a job that has the guest's file along."""
     subject = Subject(elf_path("rendezvous"), "-smp 4 -m 16M")
-    job = Job(subject.guest, REFERENCE, ALL_HOSTS, files=(subject.content,))
+    job = Job(subject.guest, REFERENCE, ANY_HOST, files=(subject.content,))
     return job._replace(**changes)  # type: ignore[arg-type]
 
 
@@ -109,7 +111,7 @@ def test_a_worker_that_is_given_another_guest_runs_that_and_then_the_first_again
     other = Subject(bench.file(call(PSCI_VERSION), exits(7)))
     alone = done(job)
 
-    one = done(Job(other.guest, REFERENCE, ALL_HOSTS, cases=(REFERENCE,), files=(other.content,)))
+    one = done(Job(other.guest, REFERENCE, ANY_HOST, cases=(REFERENCE,), files=(other.content,)))
 
     assert [ran.code for ran in one.ran] == [7]
     assert done(job._replace()) == alone
@@ -136,7 +138,7 @@ def guest_that_trusts_the_version(tmp_path: Path) -> Subject:
 
 
 def judged(subject: Subject, case: Case, **changes: object) -> Result:
-    job = Job(subject.guest, REFERENCE, ALL_HOSTS, cases=(case,), files=(subject.content,))
+    job = Job(subject.guest, REFERENCE, ANY_HOST, cases=(case,), files=(subject.content,))
     return done(job._replace(**changes))  # type: ignore[arg-type]
 
 

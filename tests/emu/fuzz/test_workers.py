@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import pytest
 
+from emu.fuzz.campaign import REFERENCE
 from emu.fuzz.guest import digest_of
 from emu.fuzz.job import Job, Parent, Result, _worker
 from emu.fuzz.judge import CRASH, Suspect
@@ -19,8 +20,9 @@ from emu.fuzz.workers import Source, Workers, processes
 from emu.outcome import ExitCode
 from firmware.errors import UserError
 from guests import elf_path
-from tests.emu.fuzz.fuzzing import ALL_HOSTS, REFERENCE, Inline, Subject, inline
+from tests.emu.fuzz.fuzzing import Subject, inline
 from tests.emu.programs import PSCI_VERSION, Bench, Label, call, off, prints, tbnz
+from tests.fuzzed import ANY_HOST, Here
 
 # At which the engine aborts the process under -cpu max (tests/emu/test_machine_fuzz.py).
 ABORTS: Final = 0x4ED6_2CD9
@@ -41,7 +43,7 @@ def subject() -> Subject:
 
 def jobs(subject: Subject, count: int = 6, runs: int = 4) -> list[Job]:
     parents = (Parent(0, REFERENCE, PROFILE),)
-    return [Job(subject.guest, REFERENCE, ALL_HOSTS, parents=parents, runs=runs, seed=number) for number in range(1, count + 1)]
+    return [Job(subject.guest, REFERENCE, ANY_HOST, parents=parents, runs=runs, seed=number) for number in range(1, count + 1)]
 
 
 def files(subject: Subject) -> dict[str, bytes]:
@@ -70,7 +72,7 @@ def test_results_come_in_the_jobs_order_and_are_the_same_whatever_the_width(subj
 
 
 def test_results_come_in_the_jobs_order_whichever_is_done_first(subject: Subject, expected: list[object]) -> None:
-    class Backwards(Inline):
+    class Backwards(Here):
         """Do nothing before three wait, and then the last first."""
 
         def __init__(self) -> None:
@@ -136,7 +138,7 @@ def test_a_worker_that_is_killed_in_the_middle_changes_nothing(subject: Subject,
     assert len(pools) >= 3
 
 
-class Dying(Inline):
+class Dying(Here):
     """An executor that breaks at its nth job, at once or when asked for the result."""
 
     def __init__(self, at: int, *, at_once: bool) -> None:
@@ -179,7 +181,7 @@ def test_a_job_that_kills_its_worker_every_time_is_done_with_a_fork_for_each_run
     program = Bench(tmp_path).file(call(PSCI_VERSION), tbnz(0, 31, "fell"), prints("fine"), off(), Label("fell"), ABORTS)
     guest = Subject(program, "-smp 1 -m 16M -cpu max")
     broken = REFERENCE._replace(faults=("PSCI_VERSION: x0=NOT_SUPPORTED",))
-    first = Job(guest.guest, REFERENCE, ALL_HOSTS, cases=(REFERENCE,))
+    first = Job(guest.guest, REFERENCE, ANY_HOST, cases=(REFERENCE,))
     deadly = first._replace(cases=(REFERENCE, broken, REFERENCE))
     workers = Workers(processes(2), files(guest))
 

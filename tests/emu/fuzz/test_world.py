@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 import pytest
 
 from emu.commands.run import add_firmware_options, add_machine_options, setup_of
+from emu.fuzz.campaign import REFERENCE
 from emu.fuzz.case import Case
 from emu.fuzz.judge import CRASH, Suspect
 from emu.fuzz.world import Execution
@@ -21,7 +22,7 @@ from emu.scheduler import TRAP_NS
 from firmware.errors import UserError
 from guests import catalogue, elf_path
 from guests.gallery import gallery
-from tests.emu.fuzz.fuzzing import ENOUGH_INSTRUCTIONS, REFERENCE, Subject, drawn
+from tests.emu.fuzz.fuzzing import ENOUGH_INSTRUCTIONS, Subject, drawn
 from tests.emu.programs import PSCI_VERSION, WFI, Bench, Label, Part, b, call, cbz, exits, off, prints, subs, tbnz
 
 GUESTS: Final = ("rendezvous", "suspend-powerdown", "trng", "G01", "G24")
