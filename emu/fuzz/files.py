@@ -10,7 +10,6 @@ a digest of the run.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from emu.faultwords import parse_fault
-from emu.files import OF_A_MACHINE
+from emu.files import OF_A_MACHINE, replace
 from emu.fuzz.campaign import Entry
 from emu.fuzz.case import Case, parse_at
 from emu.fuzz.guest import Guest, check_machine_words
@@ -94,7 +93,7 @@ class Folder:
 
     def stats(self, lines: Mapping[str, object]) -> None:
         """Write how far it came, as afl-whatsup reads it."""
-        self._put(self._path / "fuzzer_stats", "".join(f"{name:<18}: {value}\n" for name, value in lines.items()).encode())
+        replace(self._path / "fuzzer_stats", (f"{name:<18}: {value}\n".encode() for name, value in lines.items()))
 
     def _write(self, folder: str, name: str, tables: Mapping[str, object]) -> Path:
         import tomli_w  # noqa: PLC0415  for those who write
@@ -105,22 +104,9 @@ class Folder:
             return there
         path = self._path / folder / f"id:{self._next[folder]:06},{name}.toml"
         self._next[folder] += 1
-        self._put(path, content)
+        replace(path, [content])  # an interrupted run leaves no half of a finding
         self._there[folder][content] = path
         return path
-
-    @staticmethod
-    def _put(path: Path, content: bytes) -> None:
-        # Whole or not at all: a run that is interrupted leaves no half of a finding.
-        part = path.with_name(f".{path.name}.part")
-        try:
-            part.write_bytes(content)
-            os.replace(part, path)
-        except OSError as error:
-            raise UserError(f"{path} cannot be written: {error.strerror}") from None
-        finally:
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)
 
 
 def _next_number(folder: Path) -> int:
